@@ -1,0 +1,1 @@
+"""The library without any host: methods, models, imaging, degradation and the graph. Knows neither nodes nor ComfyUI."""

@@ -1,0 +1,178 @@
+"""The host a method runs on: device, dtype, folders, progress and interruption, behind one small interface.
+
+Methods and nodes ask `current_host()`; ComfyUI, the command line, the server and tests each put their own there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .errors import KintsugiError
+from .folders import Folders
+
+log = logging.getLogger("kintsugi")
+
+
+class Progress(Protocol):
+    """A bar of known length. Advancing also looks whether the person cancelled (raises Interrupted)."""
+
+    def advance(self, steps: int = 1, preview: Tensor | None = None) -> None:
+        """preview: a picture [H, W, 3] in 0..1, shown where the host can show one."""
+
+
+class Host(Protocol):
+    """What a method may ask of the program it runs in."""
+
+    device: torch.device
+    dtype: torch.dtype
+    micro_batch: int
+    folders: Folders
+
+    def progress(self, total: int, label: str) -> Progress: ...
+
+    def check_interrupted(self) -> None:
+        """Raise Interrupted when the person cancelled."""
+
+    def free_memory(self) -> int:
+        """Bytes that may still be used on the device."""
+
+
+class SilentProgress:
+    """Counts nothing, but still notices an interruption."""
+
+    def __init__(self, check_interrupted: Callable[[], None]) -> None:
+        self._check = check_interrupted
+
+    def advance(self, steps: int = 1, preview: Tensor | None = None) -> None:
+        self._check()
+
+
+@dataclass
+class LocalHost:
+    """A host without a person: the default of the library and of tests."""
+
+    device: torch.device = field(default_factory=lambda: best_device())
+    dtype: torch.dtype = torch.float32
+    micro_batch: int = 0
+    folders: Folders = field(default_factory=Folders)
+
+    def __post_init__(self) -> None:
+        if self.micro_batch == 0:
+            self.micro_batch = 1 if self.device.type == "cpu" else 4
+
+    def progress(self, total: int, label: str) -> Progress:
+        return SilentProgress(self.check_interrupted)
+
+    def check_interrupted(self) -> None:
+        return None
+
+    def free_memory(self) -> int:
+        return device_free_memory(self.device)
+
+
+def best_device() -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def device_free_memory(device: torch.device) -> int:
+    """Bytes free on a CUDA device; elsewhere the machine's available memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_ram()
+
+
+def available_ram() -> int:
+    """Bytes of memory that can be had without swapping; psutil comes with accelerate."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+_host: ContextVar[Host | None] = ContextVar("kintsugi_host", default=None)
+_default_host: Callable[[], Host] = LocalHost
+
+
+def set_default_host(factory: Callable[[], Host]) -> None:
+    """Called once by whoever embeds the library, before any method runs."""
+    global _default_host
+    _default_host = factory
+
+
+def current_host() -> Host:
+    host = _host.get()
+    if host is None:
+        host = _default_host()
+        _host.set(host)
+    return host
+
+
+@contextmanager
+def using_host(host: Host) -> Iterator[Host]:
+    """Everything inside the block runs on this host."""
+    token = _host.set(host)
+    try:
+        yield host
+    finally:
+        _host.reset(token)
+
+
+def run_model(model: Callable[..., Tensor], *inputs: Tensor, **fixed: object) -> Tensor:
+    """model(*inputs, **fixed) in constant micro-batches: the one way every network here is called.
+
+    inputs: tensors with equal first dimension B; fixed arguments are passed to every call unchanged and hold no
+    batch. Results of convolutions and matrix products depend on the batch size in their last bits, so each call has
+    exactly `host.micro_batch` rows; a short rest is padded by repeating its last row and cut again.
+    """
+    host = current_host()
+    size = host.micro_batch
+    results = []
+    for start in range(0, inputs[0].shape[0], size):
+        host.check_interrupted()
+        rows = [tensor[start : start + size] for tensor in inputs]
+        count = rows[0].shape[0]
+        padded = [torch.cat([row, row[-1:].expand(size - count, *row.shape[1:])]) for row in rows] if count < size else rows
+        results.append(model(*padded, **fixed)[:count])
+    return torch.cat(results)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for CUDA's and MPS's out-of-memory errors and for the CPU allocator's."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error) or "MPS backend out of memory" in str(error)
+
+
+def with_smaller_tiles(run: Callable[[int], Tensor], tile: int, minimum: int) -> Tensor:
+    """run(tile), and on out-of-memory again with half the tile, down to `minimum` (pixels or latent pixels)."""
+    while True:
+        try:
+            return run(tile)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or tile // 2 < minimum:
+                raise
+            tile //= 2
+            log.warning("Out of memory: trying again with tiles of %d.", tile)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def require_finite(tensor: Tensor, name: str) -> None:
+    """Raise KintsugiError when the tensor has NaN or infinite values."""
+    if not torch.isfinite(tensor).all():
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise KintsugiError(
+            f"{name} has {bad} values that are not finite numbers.", way_out="Check the node that made it, or choose dtype fp32."
+        )

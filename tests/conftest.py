@@ -1,0 +1,27 @@
+"""What every test shares: no network, two threads, deterministic hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+
+from kintsugi.core.folders import Folders
+from kintsugi.core.runtime import LocalHost, using_host
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def host(tmp_path: Path) -> Iterator[LocalHost]:
+    """A CPU host whose folders lie in the test's own temporary folder."""
+    folders = Folders(tmp_path / "input", tmp_path / "output", tmp_path / "temp", tmp_path / "models")
+    for folder in (folders.input, folders.output, folders.temp, folders.models):
+        folder.mkdir()
+    with using_host(LocalHost(device=torch.device("cpu"), folders=folders)) as local:
+        yield local

@@ -1,0 +1,1 @@
+"""The training that makes the nodes' weights: one engine, one stage per paper, recipes as data."""
