@@ -29,17 +29,26 @@ def default_models_directory() -> Path:
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders that names in a workflow refer to. `granted` maps a name to a file the person named explicitly."""
+    """The folders that names in a workflow refer to. `granted` maps a name to a file the person named explicitly.
+
+    `model_paths`: for a kind of weights, the folders searched in order; a kind not named there has `models/<kind>`.
+    """
 
     input: Path = field(default_factory=lambda: Path.cwd() / "input")
     output: Path = field(default_factory=lambda: Path.cwd() / "output")
     temp: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "kintsugi")
     models: Path = field(default_factory=default_models_directory)
     granted: dict[str, Path] = field(default_factory=dict)
+    model_paths: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
     def base(self, kind: str) -> Path:
         """Folder of an annotation: `input`, `output` or `temp`."""
         return {"input": self.input, "output": self.output, "temp": self.temp}[kind]
+
+    def of_models(self, kind: str) -> list[Path]:
+        """Folders of a kind of weights: `vae`, or below one of the kinds, as in `kintsugi/gendr`."""
+        top, _, below = kind.partition("/")
+        return [folder / below for folder in self.model_paths.get(top, (self.models / top,))]
 
     def find(self, name: str) -> Path:
         """File of an annotated name such as `a.png`, `sub/a.png [output]`; raises FileAccessError when outside."""
