@@ -17,7 +17,7 @@ from .scene import draw_scene
 
 log = logging.getLogger("kintsugi")
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised with every change that alters a pixel of `draw_scene`; it is part of a bank's name, so old banks are not reused."""
 
 SEEDS_PER_BANK = 1_000_003
@@ -34,10 +34,10 @@ def load_bank(folder: Path, count: int, size: int, seed: int, workers: int = 2) 
     Picture i depends on seed, i and size alone, not on count or workers. The file appears under its name when it is
     complete. Raises FileAccessError when the folder cannot be written, BadValueError for an impossible size.
     """
-    if count < 1 or size < 32 or size % 2:
+    if count < 1 or size < 32:
         raise BadValueError(
             f"A bank of {count} pictures of {size} pixels cannot be drawn.",
-            way_out="Ask for at least one picture, of an even size of 32 pixels or more.",
+            way_out="Ask for at least one picture, of 32 pixels or more.",
         )
     path = bank_path(folder, count, size, seed)
     if not path.exists():

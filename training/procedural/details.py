@@ -90,7 +90,7 @@ def grid(rng: np.random.Generator, canvas: Floats, palette: Palette) -> None:
             slope = along + normal * fan * offset / fine
             draw.line([tuple(centre - slope * fine), tuple(centre + slope * fine)], fill=255, width=width)
     alpha = from_image(layer.reduce(SUPERSAMPLING))
-    if rng.random() < 0.7:
+    if rng.random() < 0.8:
         low, high = np.sort(rng.integers(0, size, 2)), np.sort(rng.integers(0, size, 2))
         part = np.zeros_like(alpha)
         part[low[0] : low[1], high[0] : high[1]] = 1

@@ -36,7 +36,7 @@ class Style:
 def draw_style(rng: np.random.Generator) -> Style:
     """Still life, portrait before a soft backdrop, close-up of a surface, or clutter."""
     kind = rng.choice(4, p=[0.35, 0.25, 0.2, 0.2])
-    soft = float(rng.uniform(1.5, 6))
+    soft = float(rng.uniform(1.2, 5))
     exponent = float(rng.uniform(1.3, 2.4))
     if kind == 0:
         return Style(0.35, 0.45, int(rng.integers(2, 8)), int(rng.integers(15, 80)), exponent, float(rng.choice([0, 0, 1.0])), 0)
@@ -129,6 +129,17 @@ def add_bush(rng: np.random.Generator, canvas: Floats, palette: Palette) -> None
     lay_over(canvas, coloured(rng, tone * light, palette, mix), cover)
 
 
+def add_subjects(rng: np.random.Generator, canvas: Floats, style: Style, materials: list[Floats], palette: Palette) -> None:
+    """What the lens is focused on: an animal or a bush at times, and always something before a blurred backdrop."""
+    soft = style.far_blur > 1
+    if rng.random() < (0.45 if soft else 0.25):
+        add_animal(rng, canvas, palette)
+    if rng.random() < (0.35 if soft else 0.2):
+        add_bush(rng, canvas, palette)
+    for _ in range(int(rng.integers(1, 4)) if soft else 0):
+        add_leaf(rng, canvas, rng.uniform(0.12, 0.45) * canvas.shape[0], style, materials, palette)
+
+
 def leaf_radii(rng: np.random.Generator, style: Style, size: int) -> list[float]:
     """Radii in pixels in painting order: at random, or roughly from large to small, so that small things lie on large ones."""
     radii = [power_law_radius(rng, 3.0, 0.35 * size, style.exponent) for _ in range(style.leaves)]
@@ -147,7 +158,7 @@ def add_details(rng: np.random.Generator, canvas: Floats, palette: Palette) -> N
     """Each kind of detail with its own chance."""
     if rng.random() < 0.22:
         details.wires(rng, canvas, palette)
-    if rng.random() < 0.1:
+    if rng.random() < 0.08:
         details.grid(rng, canvas, palette)
     if rng.random() < 0.22:
         details.lettering(rng, canvas, palette)
@@ -182,10 +193,7 @@ def draw_scene(seed: int, size: int = 320) -> np.ndarray:
     for radius in radii[: len(radii) // 2]:
         add_leaf(rng, canvas, radius, style, materials, palette)
     canvas = blurred(canvas, style.far_blur)
-    if rng.random() < 0.3:
-        add_animal(rng, canvas, palette)
-    if rng.random() < 0.25:
-        add_bush(rng, canvas, palette)
+    add_subjects(rng, canvas, style, materials, palette)
     for radius in radii[len(radii) // 2 :]:
         add_leaf(rng, canvas, radius, style, materials, palette)
     canvas = blurred(canvas, style.near_blur)

@@ -97,6 +97,9 @@ def fur(rng: np.random.Generator, size: int, coat: Coat, heading: float, inside:
         x, y = x[rooted], y[rooted]
     turn = rng.normal(0, coat.disorder, x.size).astype(np.float32)
     patches = 0.5 + 0.16 * smooth_noise(rng, fine, rng.uniform(15, 120) * SUPERSAMPLING)
+    if rng.random() < 0.5:
+        markings = np.tanh(np.float32(3) * smooth_noise(rng, fine, rng.uniform(8, 40) * SUPERSAMPLING))
+        patches = patches + np.float32(rng.uniform(0.08, 0.25)) * markings
     column, row = (np.clip(v, 0, fine - 1).astype(np.int32) for v in (x, y))
     own = patches[row, column] + rng.normal(0, coat.contrast * 0.6, x.size).astype(np.float32)
     rise = coat.contrast * (np.linspace(-1, 1, steps, dtype=np.float32) ** 3 + np.linspace(-0.6, 0.6, steps, dtype=np.float32))
