@@ -1,0 +1,115 @@
+"""Cut a picture or latent into equal tiles, run something on each, and blend the results without seams.
+
+The number of tiles along an axis is ceil(length / (tile - overlap)), so the number of model calls is proportional to the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from ..errors import BadValueError
+from ..runtime import current_host
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window in pixels (or latent pixels)."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def plan_tiles(height: int, width: int, tile: int, overlap: int, multiple: int = 1) -> list[Tile]:
+    """Windows of one equal size that cover height x width, row by row.
+
+    A side up to `tile` has one window of its full length. A longer one has ceil(length / (tile - overlap)) windows of
+    length `tile`, evenly spread, the first and last flush with the border: neighbours share at least `overlap`, and no
+    last tile is smaller. `multiple`: every start and size is a multiple of it; height and width must be already.
+    Raises BadValueError when the numbers do not fit.
+    """
+    rows = plan_axis(height, tile, overlap, multiple)
+    columns = plan_axis(width, tile, overlap, multiple)
+    return [Tile(top, left, min(tile, height), min(tile, width)) for top in rows for left in columns]
+
+
+def plan_axis(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
+    """Starts of the windows along one side."""
+    if any(value % multiple for value in (length, tile, overlap)):
+        raise BadValueError(
+            f"length {length}, tile {tile} and overlap {overlap} must be multiples of {multiple}.", way_out="Pad the picture first."
+        )
+    if length < 1 or overlap < 0 or tile <= overlap:
+        raise BadValueError(f"tiles of {tile} with an overlap of {overlap} cannot cover {length}.", way_out="Choose overlap < tile.")
+    if length <= tile:
+        return [0]
+    steps = ceil(length / (tile - overlap)) - 1
+    return [multiple * ((index * (length - tile) // multiple) // steps) for index in range(steps + 1)]
+
+
+def feather_weights(starts: Sequence[int], size: int) -> list[Tensor]:
+    """Weights [size] of each window along one axis: linear ramps across what it shares with its neighbours, sum 1 everywhere.
+
+    A side without neighbour has no ramp, so a single window has weight 1 exactly.
+    """
+    ramps = []
+    for index, start in enumerate(starts):
+        positions = torch.arange(size, dtype=torch.float64) + 0.5
+        weight = torch.ones(size, dtype=torch.float64)
+        if index > 0:
+            weight = torch.minimum(weight, positions / (starts[index - 1] + size - start))
+        if index + 1 < len(starts):
+            weight = torch.minimum(weight, (size - positions) / (start + size - starts[index + 1]))
+        ramps.append(weight)
+    total = torch.zeros(starts[-1] + size, dtype=torch.float64)
+    for start, ramp in zip(starts, ramps, strict=True):
+        total[start : start + size] += ramp
+    return [(ramp / total[start : start + size]).float() for start, ramp in zip(starts, ramps, strict=True)]
+
+
+def blend_tiles(
+    run: Callable[[Tensor], Tensor], picture: Tensor, plan: Sequence[Tile], scale: Fraction | int = 1, label: str = "Tiles"
+) -> Tensor:
+    """run() on every tile [B, C, h, w] of `picture` [B, C, H, W], blended with feathers into float32 [B, C', H * scale, W * scale].
+
+    run may change the channels and scales both sides by `scale` (4 for a decoder, Fraction(1, 4) for an encoder); results lie
+    on the picture's device. One call of run and one step of the host's progress per tile; an interruption is noticed
+    between tiles. Memory beside run's own: the result and one tile.
+    """
+    height, width = scaled(picture.shape[2], scale), scaled(picture.shape[3], scale)
+    tops = sorted({scaled(tile.top, scale) for tile in plan})
+    lefts = sorted({scaled(tile.left, scale) for tile in plan})
+    tile_height, tile_width = scaled(plan[0].height, scale), scaled(plan[0].width, scale)
+    rows = dict(zip(tops, feather_weights(tops, tile_height), strict=True))
+    columns = dict(zip(lefts, feather_weights(lefts, tile_width), strict=True))
+    progress = current_host().progress(len(plan), label)
+    blended: Tensor | None = None
+    for tile in plan:
+        window = picture[:, :, tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
+        result = run(window).to(picture.device, torch.float32)
+        if result.shape[2:] != (tile_height, tile_width):
+            raise BadValueError(f"a tile came back as {list(result.shape[2:])}, expected {[tile_height, tile_width]}.")
+        if blended is None:
+            blended = torch.zeros(*result.shape[:2], height, width, device=picture.device)
+        top, left = scaled(tile.top, scale), scaled(tile.left, scale)
+        weight = rows[top].to(result.device)[:, None] * columns[left].to(result.device)
+        blended[:, :, top : top + tile_height, left : left + tile_width] += result * weight
+        progress.advance()
+    if blended is None:
+        raise BadValueError("a plan without tiles.")
+    return blended
+
+
+def scaled(length: int, scale: Fraction | int) -> int:
+    """length * scale; BadValueError when that is no whole number."""
+    result = length * Fraction(scale)
+    if result.denominator != 1:
+        raise BadValueError(f"{length} pixels at scale {scale} are no whole number of pixels.", way_out="Pad the picture first.")
+    return int(result)
