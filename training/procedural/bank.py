@@ -17,7 +17,7 @@ from .scene import draw_scene
 
 log = logging.getLogger("kintsugi")
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raised with every change that alters a pixel of `draw_scene`; it is part of a bank's name, so old banks are not reused."""
 
 SEEDS_PER_BANK = 1_000_003

@@ -34,7 +34,7 @@ class Palette:
 
     def _saturation(self, rng: np.random.Generator) -> float:
         """Most things are duller than the palette's mean, a few are vivid."""
-        return float(min(self.saturation * rng.lognormal(-0.5, 0.8), 0.85))
+        return float(min(self.saturation * rng.lognormal(-0.15, 0.8), 0.85))
 
     def colour(self, rng: np.random.Generator, luma: float | None = None) -> Floats:
         """A random RGB colour [3] of the picture; `luma` in 0..1 is its place in the picture's luminance range."""
