@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import BadValueError
 from ..randomness import picture_generators
-from ..runtime import current_host
+from ..runtime import current_host, require_finite
 from .overrides import first_fault
 from .presets import find_preset
 from .sampling import draw_steps
@@ -43,7 +43,7 @@ def degrade(
     """Degraded versions of pictures [B, 3, H, W] in 0..1, on their device; picture i depends on seed + i alone.
 
     The result has H // scale x W // scale pixels, or the input's size with `restore_size` (enlarged as the preset says).
-    Raises BadValueError for an unknown preset, override or scale.
+    Raises BadValueError for an unknown preset, override or scale, KintsugiError for values that are not finite.
     """
     _require_pictures(pictures)
     if scale < 1:
@@ -109,3 +109,4 @@ def _sharpened(pictures: Tensor, recipes: Sequence[Recipe]) -> Tensor:
 def _require_pictures(pictures: Tensor) -> None:
     if pictures.ndim != 4 or pictures.shape[1] != 3 or 0 in pictures.shape:
         raise BadValueError(f"Found a tensor {list(pictures.shape)}, expected pictures [B, 3, H, W].", way_out="Give RGB pictures.")
+    require_finite(pictures, "The picture to degrade")

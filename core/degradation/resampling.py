@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from torch import Tensor
 from torch.nn import functional
 
+from ..imaging.resize import Method, resize
+
 ResizeMode = Literal["area", "bilinear", "bicubic", "bilinear-antialiased", "bicubic-antialiased"]
-RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic", "bilinear-antialiased", "bicubic-antialiased")
+RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
 
 
 def resize_pictures(pictures: Tensor, height: int, width: int, mode: ResizeMode) -> Tensor:
@@ -17,7 +19,7 @@ def resize_pictures(pictures: Tensor, height: int, width: int, mode: ResizeMode)
     The plain modes sample without a low-pass filter (they alias when shrinking, as in Real-ESRGAN); the antialiased
     ones agree with Pillow to 1e-6. Bicubic overshoots: values may leave 0..1.
     """
-    if mode == "area":
-        return functional.interpolate(pictures, (height, width), mode="area")
-    kernel, _, antialias = mode.partition("-")
-    return functional.interpolate(pictures, (height, width), mode=kernel, align_corners=False, antialias=bool(antialias))
+    method, _, antialiased = mode.partition("-")
+    if antialiased or mode == "area":
+        return resize(pictures, height, width, cast(Method, method))
+    return functional.interpolate(pictures, (height, width), mode=method, align_corners=False)
