@@ -40,7 +40,12 @@ class KintsugiDegrade:
             "required": {
                 "image": socket("IMAGE", "The pictures to degrade."),
                 "preset": choice(list(PRESETS), "real-esrgan", f"The degradation model.\n{presets}"),
-                "scale": integer(4, 1, 8, "How many times smaller the result is: 4 makes 512 pixels 128. 1 keeps the size."),
+                "scale": integer(
+                    4,
+                    1,
+                    8,
+                    "How many times smaller the result is: 4 makes 512 pixels 128. 1 keeps the size, as one wants with rain, low-light, mask.",
+                ),
                 "seed": seed("Same seed, same degradation. Picture i of a batch uses seed + i."),
                 "overrides": text(
                     "{}",

@@ -42,7 +42,7 @@ def degrade(
 ) -> Degraded:
     """Degraded versions of pictures [B, 3, H, W] in 0..1, on their device; picture i depends on seed + i alone.
 
-    The result has H // scale x W // scale pixels, or the input's size with `restore_size` (enlarged as the preset says).
+    The result has H // scale x W // scale pixels, or the input's size with `restore_size` (resized as the preset says).
     Raises BadValueError for an unknown preset, override or scale, KintsugiError for values that are not finite.
     """
     _require_pictures(pictures)

@@ -84,7 +84,7 @@ def draw_steps(
     final = (height, width) if restore_size else target
     if final != (draft.height, draft.width):
         draft.add(steps.Quantise())
-        draft.resize(*final, preset.enlarge)
+        draft.resize(*final, preset.last_resize)
     draft.add(steps.Quantise())
     return draft.recorded
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torch.nn import functional
 
 Point = tuple[float, float]
 
@@ -21,8 +20,17 @@ def rain_streaks(picture: Tensor, draw: Tensor, density: float, length: float, a
     """
     drops = (draw < density).to(picture)
     kernel = _streak_kernel(length, angle, width).to(picture)
-    streaks = functional.conv2d(drops, kernel[None, None], padding=kernel.shape[-1] // 2).clamp(0, 1)
+    streaks = _convolve(drops, kernel).clamp(0, 1)
     return 1 - (1 - picture) * (1 - brightness * streaks)
+
+
+def _convolve(planes: Tensor, kernel: Tensor) -> Tensor:
+    """Planes [..., H, W] with a large odd kernel [k, k], zeros outside; by FFT, whose cost does not grow with k^2."""
+    height, width = planes.shape[-2:]
+    reach = kernel.shape[-1] // 2
+    size = (height + 2 * reach, width + 2 * reach)
+    spectrum = torch.fft.rfft2(planes, s=size) * torch.fft.rfft2(kernel, s=size)
+    return torch.fft.irfft2(spectrum, s=size)[..., reach : reach + height, reach : reach + width]
 
 
 def _streak_kernel(length: float, angle: float, width: float) -> Tensor:

@@ -222,11 +222,11 @@ Stage = Annotated[
 
 
 class Preset(Data):
-    """A named degradation model. `enlarge` is how a low-quality picture comes back to the size it had."""
+    """A named degradation model. `last_resize`: how a result of another size comes to the size that was asked for."""
 
     name: str
     description: str
-    enlarge: ResizeMode = "bicubic"
+    last_resize: ResizeMode = "bicubic-antialiased"
     stages: dict[str, Stage]
 
 
