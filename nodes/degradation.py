@@ -44,7 +44,7 @@ class KintsugiDegrade:
                     4,
                     1,
                     8,
-                    "How many times smaller the result is: 4 makes 512 pixels 128. 1 keeps the size, as one wants with rain, low-light, mask.",
+                    "How many times smaller the result is: 4 makes 512 pixels 128. 1 keeps the size, as for rain or mask.",
                 ),
                 "seed": seed("Same seed, same degradation. Picture i of a batch uses seed + i."),
                 "overrides": text(
