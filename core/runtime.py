@@ -87,6 +87,13 @@ def best_device() -> torch.device:
     return torch.device("cpu")
 
 
+def best_dtype(device: torch.device) -> torch.dtype:
+    """What `auto` means: float32 on the CPU (exact, and no slower there), bfloat16 elsewhere, float16 on older CUDA devices."""
+    if device.type == "cpu":
+        return torch.float32
+    return torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
+
+
 def device_free_memory(device: torch.device) -> int:
     """Bytes free on a CUDA device; elsewhere the machine's available memory."""
     if device.type == "cuda":
@@ -152,7 +159,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True for CUDA's and MPS's out-of-memory errors and for the CPU allocator's."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error) or "MPS backend out of memory" in str(error)
+    return (isinstance(error, RuntimeError) and "not enough memory" in str(error)) or "MPS backend out of memory" in str(error)
 
 
 def with_smaller_tiles(run: Callable[[int], Tensor], tile: int, minimum: int) -> Tensor:
