@@ -21,7 +21,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 LEVELS = 5
 HALO = 2**LEVELS - 1  # pixels that the five blurs reach in each direction: 1 + 2 + 4 + 8 + 16
-STRIP_PIXELS = 2**21
+STRIP_PIXELS = 2**19
 ADAIN_EPSILON = 1e-5
 
 
@@ -56,7 +56,7 @@ def adain_fix(picture: Tensor, reference: Tensor, strength: float = 1.0) -> Tens
     own_mean, own_deviation = channel_statistics(picture)
     mean, deviation = channel_statistics(reference)
     gain = deviation / own_deviation
-    return picture * (1 + strength * (gain - 1)) + strength * (mean - own_mean * gain)
+    return (picture * (1 + strength * (gain - 1))).add_(strength * (mean - own_mean * gain))
 
 
 def lab_fix(picture: Tensor, reference: Tensor, strength: float = 1.0) -> Tensor:

@@ -60,7 +60,7 @@ def read_photo(path: Path | str) -> Photo:
         )
     picture = upright(colour, orientation)
     return Photo(
-        torch.from_numpy(np.repeat(picture, 3 // picture.shape[2], axis=2))[None],
+        torch.from_numpy(np.ascontiguousarray(picture) if picture.shape[2] == 3 else np.repeat(picture, 3, axis=2))[None],
         None if alpha is None else torch.from_numpy(upright(alpha, orientation).copy())[None],
         details,
     )
@@ -136,7 +136,7 @@ def read_samples(path: Path, image: Image.Image) -> tuple[Array, Array | None, B
 
 
 def unit(samples: Array, white: int) -> Array:
-    return samples.astype(np.float32) / np.float32(white)
+    return np.divide(samples, np.float32(white), dtype=np.float32)
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -33,6 +33,7 @@ WITHOUT_GREY: tuple[FileFormat, ...] = ("webp", "avif")
 PROMPT_TAG, NEXT_TAG = 0x0110, 0x010F
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 LARGEST_JPEG_EXIF = 65_533 - len(b"Exif\0\0")
+STRIP_ROWS = 256
 GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 Floats = NDArray[np.float32]
@@ -177,9 +178,12 @@ def with_alpha(path: Path, samples: Floats, alpha: Floats, file_format: FileForm
 
 
 def quantised(samples: Floats, depth: BitDepth) -> NDArray[Any]:
-    """0..1 -> the nearest of 256 or 65536 levels."""
+    """0..1 -> the nearest of 256 or 65536 levels; in strips, so that a large picture has no float copy beside it."""
     white, kind = (255, np.uint8) if depth == 8 else (65535, np.uint16)
-    return np.rint(samples * np.float32(white)).astype(kind)
+    levels = np.empty(samples.shape, dtype=kind)
+    for top in range(0, samples.shape[0], STRIP_ROWS):
+        levels[top : top + STRIP_ROWS] = np.rint(samples[top : top + STRIP_ROWS] * np.float32(white))
+    return levels
 
 
 def write_file(path: Path, file_format: FileFormat, job: Job) -> None:

@@ -199,6 +199,13 @@ def test_every_kind_of_pixel_becomes_rgb(mode: str, tmp_path: Path) -> None:
     assert (photo.alpha is not None) == (mode in ("LA", "RGBA"))
 
 
+@pytest.mark.parametrize("name", ["a.bmp", "a.gif"])
+def test_formats_that_are_only_read_are_written_as_png(name: str, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 3), (10, 20, 30)).save(tmp_path / name)
+    photo = read_photo(tmp_path / name)
+    assert levels(photo.picture[0, 0, 0]).tolist() == [10, 20, 30] and photo.details.format == "png"
+
+
 def test_palette_transparency_becomes_alpha(tmp_path: Path) -> None:
     image = Image.new("P", (4, 2), 0)
     image.putpalette([10, 20, 30, 40, 50, 60])
