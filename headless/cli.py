@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -57,6 +58,10 @@ def _everywhere(
 
 def main() -> None:
     """Entry point of `kintsugi` and `python -m kintsugi`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name may hold what the terminal cannot show.
+            stream.reconfigure(errors="backslashreplace")
     code = run_command_line(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -86,4 +91,9 @@ def run_command_line(arguments: list[str]) -> int:
             traceback.print_exc()
         console.complain(str(error))
         return BAD_REQUEST if isinstance(error, _BAD_REQUESTS) else FAILED
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        console.complain(f"{error}.")
+        return FAILED
     return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,17 +59,29 @@ def _parsed(line: str) -> Record | None:
 
 def write_manifest(folder: Path, records: list[Record]) -> None:
     """Replace the manifest by these records."""
-    with written_whole(folder / NAME) as temporary:
+    with _explained(folder / NAME), written_whole(folder / NAME) as temporary:
         temporary.write_text("".join(_line(record) for record in records), encoding="utf-8")
 
 
 def append_record(folder: Path, record: Record) -> None:
-    with (folder / NAME).open("a", encoding="utf-8") as file:
+    """One more line."""
+    with _explained(folder / NAME), (folder / NAME).open("a", encoding="utf-8") as file:
         file.write(_line(record))
 
 
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileAccessError(
+            f"cannot be written ({error.strerror}).", where=str(path), way_out="Check the free space and the permissions."
+        ) from error
+
+
 def _line(record: Record) -> str:
-    return json.dumps(asdict(record), ensure_ascii=False) + "\n"
+    # In ASCII, so that file names which are no valid text survive as well.
+    return json.dumps(asdict(record)) + "\n"
 
 
 def file_sha256(path: Path) -> str:

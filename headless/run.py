@@ -78,7 +78,6 @@ class WorkflowRunner:
         return self.run(files, replace(folders, output=staging))
 
     def _execute(self, prompt: Prompt) -> ExecutionResult:
-        self.registry.refresh()
         validation = validate(prompt, self.registry)
         _refuse(validation, prompt, self.document.source)
         extra = {} if self.document.workflow is None else {"extra_pnginfo": {"workflow": self.document.workflow}}

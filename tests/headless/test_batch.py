@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,10 @@ def test_folders_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         plan_batch(tmp_path / "gone", tmp_path / "out", False, False)
     with pytest.raises(FileAccessError, match="both input and output"):
         plan_batch(tmp_path, tmp_path / ".", False, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only here are file names bytes")
+def test_a_file_name_that_is_no_text_is_restored_and_kept(tmp_path: Path) -> None:
+    write_picture(tmp_path / os.fsdecode(b"in/caf\xe9.png"))
+    assert batched(tmp_path)[0].done == 1
+    assert batched(tmp_path, resume=True)[0].kept == 1

@@ -234,3 +234,21 @@ def test_a_stopped_batch_leaves_nothing_half_and_resumes(tmp_path: Path, capsys:
     assert kintsugi(*arguments, "--resume", capsys=capsys)[0] == 0
     assert len(list(tmp_path.glob("out/*.png"))) == len((tmp_path / "out/manifest.jsonl").read_text().splitlines()) == 120
     assert not list(tmp_path.glob("out/.kintsugi-*"))
+
+
+def test_a_dry_run_prints_the_whole_recipe_and_trains_nothing(tmp_path: Path, capsys: Captured) -> None:
+    code, out, _ = kintsugi("train", "mini-vae", "-o", tmp_path / "run", "--set", "steps=7", "--dry-run", capsys=capsys)
+    assert code == 0
+    assert "steps: 7" in out.splitlines()
+    assert not (tmp_path / "run").exists()
+    assert kintsugi("train", "mini-vae", "-o", tmp_path / "run", "--set", "stops=7", "--dry-run", capsys=capsys)[0] == 2
+    assert kintsugi("train", "mini-vae", "-o", tmp_path / "run", "--set", "steps", "--dry-run", capsys=capsys)[0] == 2
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_error(tmp_path: Path) -> None:
+    photo = write_picture(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    arguments = ("restore", photo, "-o", tmp_path / "b.png", "--workflow", write_workflow(tmp_path), "--cpu")
+    process = in_a_process(*arguments)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "caf" in out

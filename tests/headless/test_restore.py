@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kintsugi.core.errors import BadValueError, FileAccessError
+from kintsugi.core.imaging.photo import format_of
+from kintsugi.headless.changes import Changes
 from kintsugi.headless.restore import Restored, plan, restore_photos
+from kintsugi.headless.run import WorkflowRunner
+from PIL import Image
 from tiny_workflow import on_command_line, pixels, stock_runner, write_picture, write_workflow
 
 
@@ -81,3 +86,39 @@ def test_several_photos_do_not_go_into_one_file(tmp_path: Path) -> None:
     target = write_picture(tmp_path / "target.png")
     with pytest.raises(FileAccessError, match="several photos need a folder"):
         plan([tmp_path / "a.png", tmp_path / "b.png"], str(target))
+
+
+PHOTO_COPY: dict[str, Any] = {
+    "1": {"class_type": "KintsugiLoadPhoto", "inputs": {"image": "any.png"}},
+    "2": {
+        "class_type": "KintsugiSavePhoto",
+        "inputs": {
+            "images": ["1", 0],
+            "photo": ["1", 2],
+            "filename_prefix": "restored",
+            "format": "same as source",
+            "bit_depth": "same as source",
+            "quality": 95,
+            "keep_metadata": True,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("png", "PNG"), ("jpg", "JPEG"), ("jpeg", "JPEG"), ("webp", "WEBP"), ("tif", "TIFF")])
+def test_the_ending_of_the_name_decides_the_format(tmp_path: Path, ending: str, kind: str) -> None:
+    tasks = plan([write_picture(tmp_path / "a.png")], f"{tmp_path}/b.{ending}")
+    with on_command_line(tmp_path) as (_, folders):
+        runner = WorkflowRunner(write_workflow(tmp_path, PHOTO_COPY), Changes(file_format=format_of(Path(f"b.{ending}"))))
+        (result,) = restore_photos(runner, tasks, folders, False, lambda result: None)
+    assert result.outputs == [tmp_path / f"b.{ending}"]
+    with Image.open(result.outputs[0]) as image:
+        assert image.format == kind
+
+
+def test_in_a_folder_each_photo_keeps_its_own_format(tmp_path: Path) -> None:
+    photos = [write_picture(tmp_path / name) for name in ("a.jpg", "b.webp", "b.png")]
+    with on_command_line(tmp_path / "out") as (_, folders):
+        runner = WorkflowRunner(write_workflow(tmp_path, PHOTO_COPY), Changes())
+        results = restore_photos(runner, plan(photos, f"{tmp_path}/out/"), folders, False, lambda result: None)
+    assert [result.outputs[0].name for result in results] == ["a.jpg", "b.webp", "b.png"]
