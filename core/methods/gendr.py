@@ -1,0 +1,64 @@
+"""GenDR, inference: one U-Net call turns a low-quality latent into a high-quality one.
+
+"GenDR: Lightning Generative Detail Restorator", equation (2): z_g = (z_l - beta eps_theta(z_l; t_s, c)) / alpha, with a
+stored prompt embedding c, a fixed timestep t_s, no scheduler, no text encoder and no guidance. The embedded restorer is
+the same code at a small size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion import constant_schedule
+from ..runtime import run_model
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+
+@dataclass(frozen=True)
+class OneStepConstants:
+    """What generator and training must agree on; kept in the weights' metadata.
+
+    alpha, beta: the two multipliers of equation (2). timestep: t_s, fed to the network.
+    """
+
+    alpha: float = 0.5
+    beta: float = 0.5
+    timestep: int = 500
+
+
+class GenDR(nn.Module):
+    """The distilled student: a diffusers UNet2DConditionModel, its prompt embedding and its constants."""
+
+    prompt: Tensor
+
+    def __init__(self, unet: UNet2DConditionModel, prompt: Tensor, constants: OneStepConstants) -> None:
+        """prompt: stored text embedding [1, N, D] of the fixed positive prompt."""
+        super().__init__()
+        self.unet = unet
+        self.register_buffer("prompt", prompt)
+        self.constants = constants
+        self.schedule = constant_schedule(constants.alpha, constants.beta)
+
+    @property
+    def latent_multiple(self) -> int:
+        """Sides of a latent must be multiples of this: the U-Net halves them once per level but the last."""
+        return int(2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Restored latent [B, C, h, w] (scaled) from the low-quality one: equation (2)."""
+        prompt = self.prompt.to(latent.dtype).expand(latent.shape[0], -1, -1)
+        timestep = torch.tensor([self.constants.timestep], device=latent.device)
+        eps = self.unet(latent, timestep, encoder_hidden_states=prompt).sample
+        return self.schedule.clean(latent, eps, timestep, "epsilon")
+
+    @torch.inference_mode()
+    def restore_latent(self, latent: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """forward() in micro-batches, float32 in and out. GenDR draws nothing, so the generators stay unused."""
+        parameter = next(self.unet.parameters())
+        return run_model(self, latent.to(parameter)).float().to(latent.device)

@@ -1,0 +1,63 @@
+"""Pictures to scaled latents and back: a VAE with the numbers that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..randomness import draw_noise
+from ..runtime import run_model
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+
+@dataclass(frozen=True)
+class LatentCodec:
+    """A diffusers AutoencoderKL; latents are kept scaled: scaling_factor * (z - shift_factor), as ComfyUI keeps them."""
+
+    vae: AutoencoderKL
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent pixel along each side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def channels(self) -> int:
+        return int(self.vae.config.latent_channels)
+
+    @torch.inference_mode()
+    def encode(self, pictures: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """Scaled latent [B, C, h, w] float32 of pictures [B, 3, H, W] in 0..1; the posterior's mode, or a sample from generators."""
+        parameter = next(self.vae.parameters())
+        moments = run_model(self._moments, (2 * pictures - 1).to(parameter)).float()
+        mean, log_variance = moments.chunk(2, dim=1)
+        if generators is not None:
+            noise = draw_noise(generators, mean.shape[1:]).to(mean)
+            mean = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise
+        return ((mean - self._shift) * self._scale).to(pictures.device)
+
+    @torch.inference_mode()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] float32 (not clamped) of a scaled latent [B, C, h, w]."""
+        parameter = next(self.vae.parameters())
+        return (run_model(self._decode, (latent / self._scale + self._shift).to(parameter)).float() / 2 + 0.5).to(latent.device)
+
+    def _moments(self, pictures: Tensor) -> Tensor:
+        return self.vae.encode(pictures).latent_dist.parameters
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        return self.vae.decode(latent).sample
+
+    @property
+    def _scale(self) -> float:
+        return float(self.vae.config.scaling_factor)
+
+    @property
+    def _shift(self) -> float:
+        return float(self.vae.config.shift_factor or 0.0)

@@ -1,0 +1,152 @@
+"""One-step restoration: load a generator, restore a picture, or work on its latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..core.imaging.color_fix import METHODS as COLOR_FIXES
+from ..core.imaging.color_fix import Method
+from ..core.methods.coding import decode_latent, encode_picture
+from ..core.methods.one_step import Generator, Tiling, restore, restore_latent
+from ..core.models.prior import Prior
+from ..core.weights.generators import DTYPES, METHODS, load_generator, weights_choices
+from .sockets import GENERATOR, PRIOR, InputTypes, choice, integer, number, seed, socket
+
+CATEGORY = "image/restoration/one step"
+Latent = dict[str, Any]
+
+
+def tile_size() -> Any:
+    return integer(512, 64, 4096, "Side in pixels of the tiles that go through the networks. Smaller needs less memory.", step=64)
+
+
+class KintsugiLoadGenerator:
+    DISPLAY_NAME = "Load One-Step Generator (GenDR)"
+    DESCRIPTION = "Load a restorer that needs a single network call, with the prior that encodes and decodes for it."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["restorer", "super-resolution model", "GenDR", "one-step diffusion", "checkpoint"]
+    RETURN_TYPES, RETURN_NAMES, FUNCTION = (GENERATOR, PRIOR), ("generator", "prior"), "load"
+    OUTPUT_TOOLTIPS = ("The restorer, for Restore Image and Restore Latent.", "Its prior, for Encode and Decode.")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
+        return {
+            "required": {
+                "method": choice(list(METHODS), "gendr", "The published method. gendr: one U-Net call with a stored prompt."),
+                "weights": choice(
+                    weights_choices(),
+                    "auto",
+                    "auto: the full-size file when it is there, else the small embedded weights (the log says which).",
+                ),
+                "dtype": choice(["auto", *DTYPES], "auto", "Number format of the networks. auto: fp32 on a CPU, bf16 on a GPU."),
+            }
+        }
+
+    def load(self, method: str, weights: str, dtype: str) -> tuple[Generator, Prior]:
+        generator = load_generator(method, weights, dtype)
+        return generator, generator.prior
+
+
+class KintsugiRestoreOneStep:
+    DISPLAY_NAME = "Restore Image (one step)"
+    DESCRIPTION = "Restore a degraded picture, tile by tile where it is large, and enlarge it if wanted."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["upscale", "super-resolution", "denoise", "deblur", "remove JPEG artifacts", "enhance"]
+    RETURN_TYPES, RETURN_NAMES, FUNCTION = ("IMAGE",), ("restored",), "restore"
+    OUTPUT_TOOLTIPS = ("The restored pictures.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
+        return {
+            "required": {
+                "generator": socket(GENERATOR, "A one-step restorer from Load One-Step Generator."),
+                "image": socket("IMAGE", "The degraded pictures."),
+                "scale": number(
+                    1.0, 0.25, 8.0, "How many times larger the result is. 1 keeps the size, 4 is the usual enlargement.", step=0.25
+                ),
+                "seed": seed(),
+                "tile": tile_size(),
+                "overlap": integer(64, 0, 512, "Pixels that neighbouring tiles share and that are blended, against seams.", step=16),
+                "color_fix": choice(
+                    list(COLOR_FIXES),
+                    "none",
+                    "Take the colours of the degraded picture: wavelet (low frequencies), adain (mean and contrast), lab.",
+                ),
+            }
+        }
+
+    def restore(
+        self, generator: Generator, image: Tensor, scale: float, seed: int, tile: int, overlap: int, color_fix: Method
+    ) -> tuple[Tensor]:
+        return (restore(generator, image, scale, seed, Tiling(tile, overlap), color_fix),)
+
+
+class KintsugiOneStepLatent:
+    DISPLAY_NAME = "Restore Latent (one step)"
+    DESCRIPTION = "Restore a latent with one network call."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["one-step", "GenDR latent"]
+    RETURN_TYPES, RETURN_NAMES, FUNCTION = ("LATENT",), ("restored",), "restore"
+    OUTPUT_TOOLTIPS = ("The restored latent; decode it with the same prior.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
+        return {
+            "required": {
+                "generator": socket(GENERATOR, "A one-step restorer from Load One-Step Generator."),
+                "latent": socket("LATENT", "The degraded picture, encoded by the same prior."),
+                "seed": seed(),
+            }
+        }
+
+    def restore(self, generator: Generator, latent: Latent, seed: int) -> tuple[Latent]:
+        return ({**latent, "samples": restore_latent(generator, latent["samples"], seed)},)
+
+
+class KintsugiEncode:
+    DISPLAY_NAME = "Encode Image (prior's VAE)"
+    DESCRIPTION = "Turn pictures into the prior's latents, in tiles where they are large."
+    CATEGORY = "image/restoration/latent"
+    SEARCH_ALIASES = ["VAE encode", "tiled VAE"]
+    RETURN_TYPES, RETURN_NAMES, FUNCTION = ("LATENT",), ("latent",), "encode"
+    OUTPUT_TOOLTIPS = ("The scaled latent, as ComfyUI keeps latents of this family.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
+        return {
+            "required": {
+                "prior": socket(PRIOR, "The prior whose VAE encodes."),
+                "image": socket("IMAGE", "Pictures of any size; sides grow to whole latent pixels by reflection."),
+                "tile": tile_size(),
+            }
+        }
+
+    def encode(self, prior: Prior, image: Tensor, tile: int) -> tuple[Latent]:
+        return ({"samples": encode_picture(prior, image, tile)},)
+
+
+class KintsugiDecode:
+    DISPLAY_NAME = "Decode Latent (prior's VAE)"
+    DESCRIPTION = "Turn the prior's latents back into pictures, in tiles where they are large."
+    CATEGORY = "image/restoration/latent"
+    SEARCH_ALIASES = ["VAE decode", "tiled VAE"]
+    RETURN_TYPES, RETURN_NAMES, FUNCTION = ("IMAGE",), ("image",), "decode"
+    OUTPUT_TOOLTIPS = ("The decoded pictures.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
+        return {
+            "required": {
+                "prior": socket(PRIOR, "The prior that made the latent."),
+                "latent": socket("LATENT", "A scaled latent of this prior."),
+                "tile": tile_size(),
+            }
+        }
+
+    def decode(self, prior: Prior, latent: Latent, tile: int) -> tuple[Tensor]:
+        return (decode_latent(prior, latent["samples"], tile),)
+
+
+NODES = (KintsugiLoadGenerator, KintsugiRestoreOneStep, KintsugiOneStepLatent, KintsugiEncode, KintsugiDecode)

@@ -1,0 +1,25 @@
+"""A picture of where a run stands: rows of crops, one column per stage of processing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def save_grid(path: Path, columns: dict[str, Tensor]) -> dict[str, float]:
+    """Write the columns (each [B, 3, S, S] in 0..1) side by side and return the PSNR in dB of each against `high_quality`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = {name: column.float().clamp(0, 1).cpu() for name, column in columns.items()}
+    grid = torch.cat([torch.cat(list(column), dim=1) for column in pictures.values()], dim=2)
+    Image.fromarray((grid * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
+    target = pictures["high_quality"]
+    return {name: psnr(column, target) for name, column in pictures.items() if name != "high_quality"}
+
+
+def psnr(pictures: Tensor, target: Tensor) -> float:
+    """Mean over the batch of 10 log10(1 / mse), in dB."""
+    errors = ((pictures - target) ** 2).mean(dim=(1, 2, 3))
+    return float((-10 * torch.log10(errors)).mean())
