@@ -81,5 +81,5 @@ def _drop_dangling_links(prompt: Prompt) -> None:
 
 
 def _names(node: UiNode, entry: dict[str, Any]) -> list[str]:
-    search_name = node.properties.get("Node name for S&R")
+    search_name = node.properties.search_name
     return [entry["_meta"]["title"], *([search_name] if isinstance(search_name, str) else [])]

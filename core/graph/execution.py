@@ -75,7 +75,7 @@ class Execution:
         self._async = AsyncCalls()
         self._values = ValueStore({*order.roots, *order.keep})
         self._expanded: dict[str, list[Returned]] = {}
-        self._blocked_with_message: set[str] = set()
+        self._uncached: set[str] = set()
         self._current: str | None = None
         self._result = ExecutionResult("success", {}, {}, self._graph)
 
@@ -229,19 +229,26 @@ class Execution:
                 self._accept(node_id, self._definition(node_id), task.result())
 
     def _block(self, node_id: str, blocker: ExecutionBlocker) -> ExecutionBlocker:
-        """What a blocked call returns: the blocker, whose message is told here and not again further down."""
-        if blocker.message is not None:
+        """What a blocked call returns: the blocker, whose message is told here and not again further down.
+
+        Such results are not cached, or the message would be missing from the next run.
+        """
+        if blocker.message is None:
+            told = blocker.told
+        else:
+            told = True
             failure = self._failure(node_id, None, f"Execution was blocked: {blocker.message}")
             self._result.blocked.append(failure)
-            self._blocked_with_message.add(node_id)
             self._events.execution_error(failure)
-        return ExecutionBlocker(None)
+        if told:
+            self._uncached.add(node_id)
+        return ExecutionBlocker(None, told)
 
     def _accept(self, node_id: str, definition: Definition, results: list[Returned]) -> None:
         if any(result.expand is not None for result in results):
             self._expand(node_id, results)
         else:
-            self._finish(node_id, Entry(merge_outputs(results, definition), merge_ui(results)))
+            self._finish(node_id, merge_outputs(results, definition), results)
 
     def _expand(self, node_id: str, results: list[Returned]) -> None:
         """Adds the nodes that stand in for this one; it comes up again when those its results come from have run."""
@@ -262,11 +269,11 @@ class Execution:
 
     def _finish_expansion(self, node_id: str, definition: Definition) -> None:
         results = self._expanded.pop(node_id)
-        outputs = merge_outputs(results, definition, self._values.of_slot)
-        self._finish(node_id, Entry(outputs, merge_ui(results)))
+        self._finish(node_id, merge_outputs(results, definition, self._values.of_slot), results)
 
-    def _finish(self, node_id: str, entry: Entry) -> None:
-        if node_id not in self._blocked_with_message:
+    def _finish(self, node_id: str, outputs: Outputs, results: list[Returned]) -> None:
+        entry = Entry(outputs, merge_ui(results), self._graph.is_ephemeral(node_id))
+        if node_id not in self._uncached:
             self._cache.put(self._signatures.of(node_id), entry)
         self._complete(node_id, entry)
 

@@ -64,7 +64,7 @@ class Schedule:
             self._found[node] = next(self._number)
             self._waiting_for[node] = set()
             found.append(node)
-            stack += [source for source in self._sources(node) if self._connect(node, source)]
+            stack += reversed([source for source in self._sources(node) if self._connect(node, source)])
         return found
 
     def _connect(self, node: str, source: str) -> bool:

@@ -99,7 +99,7 @@ def _open_instances(scope: Scope, definitions: Definitions, around: tuple[str, .
 
 def _instance_values(node: UiNode, subgraph: UiSubgraph, scope: Scope, definitions: Definitions) -> tuple[dict[str, Any], Proxied]:
     """Values the instance gives to its subgraph inputs by name, and to inner widgets by (node id, widget)."""
-    proxies = [(str(target), name) for target, name, *_ in node.properties.get("proxyWidgets") or [] if not name.startswith(_PREVIEW_MARK)]
+    proxies = [proxy for proxy in node.properties.proxies if not proxy[1].startswith(_PREVIEW_MARK)]
     input_names = {entry.name for entry in subgraph.inputs}
     if proxies:
         values = node.widgets_values if isinstance(node.widgets_values, list) else _values_by_name(node, proxies)
@@ -122,8 +122,11 @@ def _values_by_name(node: UiNode, proxies: list[tuple[str, str]]) -> list[Any]:
     return [stored.get(name) for _, name in proxies]
 
 
-def promoted_inputs(subgraph: UiSubgraph, definitions: Definitions) -> list[str]:
-    """Names of the subgraph inputs that show as widgets on an instance: those linked to a widget inside, at any depth."""
+def promoted_inputs(subgraph: UiSubgraph, definitions: Definitions, around: tuple[str, ...] = ()) -> list[str]:
+    """Names of the subgraph inputs that show as widgets on an instance: those linked to a widget inside, at any depth.
+
+    around: ids of the definitions this one is met in, so that one which contains itself does not go on for ever.
+    """
     nodes = {node.id: node for node in subgraph.nodes}
     promoted = set()
     for link in subgraph.links:
@@ -131,11 +134,11 @@ def promoted_inputs(subgraph: UiSubgraph, definitions: Definitions) -> list[str]
         if link.origin_id != INPUT_NODE or target is None:
             continue
         for entry in target.inputs:
-            if entry.link == link.id and (entry.widget or _promoted_by(target, entry.name, definitions)):
+            if entry.link == link.id and (entry.widget or _promoted_by(target, entry.name, definitions, (*around, subgraph.id))):
                 promoted.add(link.origin_slot)
     return [entry.name for slot, entry in enumerate(subgraph.inputs) if slot in promoted]
 
 
-def _promoted_by(node: UiNode, name: str, definitions: Definitions) -> bool:
+def _promoted_by(node: UiNode, name: str, definitions: Definitions, around: tuple[str, ...]) -> bool:
     inner = definitions.get(node.type)
-    return inner is not None and name in promoted_inputs(inner, definitions)
+    return inner is not None and inner.id not in around and name in promoted_inputs(inner, definitions, around)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from ..errors import WorkflowError
 from .socket_types import type_name
@@ -28,6 +28,14 @@ def _without_gaps(value: Any) -> Any:
     return [entry for entry in value if entry is not None] if isinstance(value, list) else value
 
 
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _first_two(value: Any) -> Any:
+    return value[:2] if isinstance(value, list) else value
+
+
 Id = Annotated[str, BeforeValidator(_id_text)]
 SocketType = Annotated[str, BeforeValidator(type_name)]
 
@@ -37,7 +45,7 @@ class UiLink(BaseModel):
 
     id: Id
     origin_id: Id
-    origin_slot: int
+    origin_slot: Annotated[int, Field(ge=0)]
     target_id: Id
     target_slot: int
 
@@ -59,6 +67,15 @@ class UiOutput(BaseModel):
     type: SocketType = "*"
 
 
+class UiProperties(BaseModel):
+    """search_name: the class's name for searching. proxies: (inner node id, widget) of an instance of older files."""
+
+    search_name: Any = Field(default=None, alias="Node name for S&R")
+    proxies: Annotated[list[Annotated[tuple[Id, str], BeforeValidator(_first_two)]], BeforeValidator(_without_gaps)] = Field(
+        default=[], alias="proxyWidgets"
+    )
+
+
 class UiNode(BaseModel):
     id: Id
     type: str
@@ -66,7 +83,7 @@ class UiNode(BaseModel):
     mode: int = ALWAYS
     inputs: Annotated[list[UiInput], BeforeValidator(_without_gaps)] = []
     outputs: Annotated[list[UiOutput], BeforeValidator(_without_gaps)] = []
-    properties: dict[str, Any] = {}
+    properties: Annotated[UiProperties, BeforeValidator(_or_empty)] = Field(default_factory=UiProperties)
     widgets_values: list[Any] | dict[str, Any] | None = None
     widgets_values_named: dict[str, Any] | None = None
 
@@ -83,12 +100,7 @@ class UiDefinitions(BaseModel):
 class UiGraph(BaseModel):
     nodes: Annotated[list[UiNode], BeforeValidator(_without_gaps)]
     links: Annotated[list[UiLink], BeforeValidator(_without_gaps)] = []
-    definitions: UiDefinitions = Field(default_factory=UiDefinitions)
-
-    @field_validator("definitions", mode="before")
-    @classmethod
-    def _none_is_empty(cls, value: Any) -> Any:
-        return {} if value is None else value
+    definitions: Annotated[UiDefinitions, BeforeValidator(_or_empty)] = Field(default_factory=UiDefinitions)
 
 
 class UiSubgraph(UiGraph):

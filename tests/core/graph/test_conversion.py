@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import json
@@ -308,7 +309,7 @@ def test_input_passed_straight_through_a_subgraph_is_followed() -> None:
 
 
 def test_subgraph_that_contains_itself_is_refused() -> None:
-    definition = subgraph("loop", [ui_node(2, "loop")], [], [])
+    definition = subgraph("loop", [ui_node(2, "loop", [("x", "INT", 1)])], [ui_link(1, -10, 0, 2, 0)], [("x", "INT")])
     with pytest.raises(WorkflowError, match="node 1:2: Subgraph 'the loop' contains itself"):
         convert([ui_node(1, "loop")], [], [definition])
 
@@ -337,6 +338,30 @@ def test_document_with_a_prompt_runs_the_prompt() -> None:
     assert prompt_of(document, REGISTRY) is document.prompt
     workflow = schema_1([ui_node(1, "Number", widgets_values=[3])], [])
     assert inputs(prompt_of(parse_workflow(workflow, "here"), REGISTRY)) == {"1": {"value": 3}}
+
+
+def places(data: Any) -> list[list[Any]]:
+    """The path to every value in parsed JSON."""
+    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [path for key, value in entries for path in ([key], *([key, *rest] for rest in places(value)))]
+
+
+WORKFLOWS = [load(f"{pair}.workflow.json") for pair in PAIRS]
+DAMAGE = st.none() | st.booleans() | st.integers(-20, 20) | st.text(max_size=3) | st.builds(list) | st.builds(dict) | st.just([[1]])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(WORKFLOWS), st.data())
+def test_damaged_workflow_converts_or_is_refused_and_never_crashes(workflow: dict[str, Any], data: st.DataObject) -> None:
+    damaged = copy.deepcopy(workflow)
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, last = data.draw(st.sampled_from(places(damaged)))
+        holder = damaged
+        for key in path:
+            holder = holder[key]
+        holder[last] = data.draw(DAMAGE)
+    with contextlib.suppress(WorkflowError):
+        assert isinstance(to_prompt(damaged, REGISTRY), dict)
 
 
 @st.composite
