@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import typer
+from typing import Any, TextIO
 
 
 def say(line: str = "") -> None:
-    """A line on stdout."""
-    typer.echo(line)
+    """A line on stdout, above the bars where there are some (they stand in for sys.stdout, which typer.echo goes around)."""
+    _write(sys.stdout, line)
 
 
 def complain(message: str) -> None:
     """A line on stderr that says whose it is."""
-    typer.echo(f"kintsugi: {message}", err=True)
+    _write(sys.stderr, f"kintsugi: {message}")
 
 
 def say_json(value: Any) -> None:
     """The value as JSON on stdout; paths as text."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_as_text))
+    say(json.dumps(value, indent=2, ensure_ascii=False, default=_as_text))
+
+
+def _write(stream: TextIO, line: str) -> None:
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def _as_text(value: object) -> str:
