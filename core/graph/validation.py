@@ -78,11 +78,8 @@ class _Check:
         for node_id in order:
             node = self._prompt[node_id]
             self._faults[node_id] = input_faults(node_id, self._prompt, self._registry.definition(node["class_type"]), self._registry)
-        self._add_cycle(wanted)
-        bad: set[str] = set()
-        for node_id in order:
-            if self._faults[node_id] or not bad.isdisjoint(self._sources(node_id)):
-                bad.add(node_id)
+        self._add_cycles(wanted)
+        bad = self._downstream([node_id for node_id in order if self._faults[node_id]])
         errors = self._node_errors([output for output in wanted if output in bad])
         good = [output for output in wanted if output not in bad]
         if good:
@@ -109,15 +106,32 @@ class _Check:
                 order[stack.pop()] = None
         return list(order)
 
-    def _add_cycle(self, wanted: list[str]) -> None:
-        """One fault per circle, at its first node. Every node of it is bad."""
-        closed: set[tuple[str, str]] = set()
-        while circle := find_cycle(wanted, lambda node_id: [s for s in self._sources(node_id) if (node_id, s) not in closed]):
-            around = " -> ".join(circle)
-            told = fault("dependency_cycle", "Nodes depend on each other in a circle", around, cycle_nodes=circle[:-1])
+    def _downstream(self, roots: Iterable[str]) -> set[str]:
+        """The roots and every checked node that needs one of them."""
+        consumers: dict[str, list[str]] = {}
+        for node_id in self._faults:
+            for source in self._sources(node_id):
+                consumers.setdefault(source, []).append(node_id)
+        reached, stack = set(), list(roots)
+        while stack:
+            node_id = stack.pop()
+            if node_id not in reached:
+                reached.add(node_id)
+                stack += consumers.get(node_id, ())
+        return reached
+
+    def _add_cycles(self, wanted: list[str]) -> None:
+        """One fault per circle, at its first node. A node counts in one circle only."""
+        named: set[str] = set()
+
+        def unnamed_sources(node_id: str) -> list[str]:
+            return [] if node_id in named else [source for source in self._sources(node_id) if source not in named]
+
+        while circle := find_cycle(wanted, unnamed_sources):
+            told = fault("dependency_cycle", "Nodes depend on each other in a circle", " -> ".join(circle), cycle_nodes=circle[:-1])
             told["extra_info"]["input_name"] = self._input_linked_to(circle[0], circle[1])
             self._faults[circle[0]].append(told)
-            closed.add((circle[0], circle[1]))
+            named.update(circle)
 
     def _input_linked_to(self, node_id: str, source: str) -> str:
         inputs = self._prompt[node_id]["inputs"].items()

@@ -221,6 +221,13 @@ def test_circle_is_found_and_its_nodes_named() -> None:
     assert told["extra_info"]["input_name"] == "a" and checked.error is not None
 
 
+def test_every_output_behind_a_circle_is_refused_wherever_it_enters() -> None:
+    prompt = {"1": node("Add", a=["2", 0], b=["3", 0]), "2": node("Add", a=["1", 0]), "3": node("Add", a=["1", 0])}
+    prompt |= {f"out{index}": node("Show", value=[str(index), 0]) for index in (2, 1, 3)}
+    checked = check(prompt)
+    assert checked.outputs == [] and checked.error is not None
+
+
 def test_two_circles_are_both_named_and_a_node_may_circle_itself() -> None:
     prompt = {"1": node("Add", a=["1", 0]), "2": node("Add", a=["3", 0], b=["1", 0]), "3": node("Add", a=["2", 0])} | ends("2")
     told = [fault["details"] for error in check(prompt).node_errors.values() for fault in error["errors"]]
