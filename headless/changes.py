@@ -132,7 +132,7 @@ def _set_everywhere(prompt: Prompt, registry: Registry, name: str, value: float)
     if not places:
         raise BadValueError(f"no node of this workflow has a widget {name!r}.", where=f"--{name}", way_out="Leave it out.")
     for node, entry in places:
-        prompt[node]["inputs"][entry.name] = parsed(f"{value:g}" if entry.type == "FLOAT" else _whole(value, name), entry, f"--{name}")
+        prompt[node]["inputs"][entry.name] = parsed(str(value) if entry.type == "FLOAT" else _whole(value, name), entry, f"--{name}")
 
 
 def _whole(value: float, name: str) -> str:

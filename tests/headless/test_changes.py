@@ -112,6 +112,7 @@ def test_a_title_that_two_nodes_have_is_refused(prompt: Prompt) -> None:
 
 
 def test_scale_and_seed_reach_every_widget_of_that_name(prompt: Prompt) -> None:
+    assert after(prompt, values={"scale": 1 + 1 / 3})["scale"] == 1 + 1 / 3
     result = after(prompt, values={"scale": 4, "seed": 2**62})
     assert (result["scale"], result["seed"]) == (4.0, 2**62)
     with pytest.raises(BadValueError, match="no node of this workflow has a widget 'strength'"):
