@@ -78,7 +78,7 @@ class _Check:
         for node_id in order:
             node = self._prompt[node_id]
             self._faults[node_id] = input_faults(node_id, self._prompt, self._registry.definition(node["class_type"]), self._registry)
-        self._add_cycles(wanted)
+        self._add_cycles()
         bad = self._downstream([node_id for node_id in order if self._faults[node_id]])
         errors = self._node_errors([output for output in wanted if output in bad])
         good = [output for output in wanted if output not in bad]
@@ -120,14 +120,14 @@ class _Check:
                 stack += consumers.get(node_id, ())
         return reached
 
-    def _add_cycles(self, wanted: list[str]) -> None:
+    def _add_cycles(self) -> None:
         """One fault per circle, at its first node. A node counts in one circle only."""
         named: set[str] = set()
 
         def unnamed_sources(node_id: str) -> list[str]:
             return [] if node_id in named else [source for source in self._sources(node_id) if source not in named]
 
-        while circle := find_cycle(wanted, unnamed_sources):
+        while circle := find_cycle(self._faults, unnamed_sources):
             told = fault("dependency_cycle", "Nodes depend on each other in a circle", " -> ".join(circle), cycle_nodes=circle[:-1])
             told["extra_info"]["input_name"] = self._input_linked_to(circle[0], circle[1])
             self._faults[circle[0]].append(told)

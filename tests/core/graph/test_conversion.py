@@ -347,7 +347,9 @@ def places(data: Any) -> list[list[Any]]:
 
 
 WORKFLOWS = [load(f"{pair}.workflow.json") for pair in PAIRS]
-DAMAGE = st.none() | st.booleans() | st.integers(-20, 20) | st.text(max_size=3) | st.builds(list) | st.builds(dict) | st.just([[1]])
+DAMAGE = (
+    st.none() | st.booleans() | st.integers(-20, 20) | st.text(max_size=3) | st.builds(list) | st.builds(dict) | st.builds(lambda: [[1]])
+)
 
 
 @settings(max_examples=150, deadline=None)
