@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import gc
 import weakref
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kintsugi.core.errors import Interrupted, WorkflowError
-from kintsugi.core.graph import signatures
+from kintsugi.core.errors import WorkflowError
 from kintsugi.core.graph.cache import LruCache, NoCache
 from kintsugi.core.graph.events import running_node
-from kintsugi.core.graph.executor import ExecutionResult, Executor
+from kintsugi.core.graph.executor import Executor
 from kintsugi.core.graph.registry import Registry
 from kintsugi.core.graph.validation import validate
-from kintsugi.core.runtime import LocalHost, using_host
-from small_nodes import NODES, Recorder, Wait, node
-
-REGISTRY = Registry(NODES)
+from kintsugi.core.runtime import using_host
+from running_prompts import ADDING, REGISTRY, CancellingHost, run, shows, texts
+from small_nodes import NODES, node
 
 
 @pytest.fixture
 def executor() -> Executor:
     return Executor(REGISTRY)
-
-
-def run(prompt: dict[str, Any], executor: Executor | None = None, **more: Any) -> tuple[ExecutionResult, Recorder]:
-    recorder = Recorder()
-    return (executor or Executor(REGISTRY)).run(prompt, events=recorder, **more), recorder
-
-
-def shows(link: list[Any]) -> dict[str, Any]:
-    return node("Show", value=link)
-
-
-def texts(result: ExecutionResult, node_id: str = "end") -> list[str]:
-    return result.ui[node_id]["text"]
-
-
-ADDING = {"1": node("Number", value=3), "2": node("Add", a=["1", 0], b=4), "end": shows(["2", 0])}
 
 
 def test_prompt_runs_and_tells_its_events_in_order() -> None:
@@ -82,131 +63,6 @@ def test_outputs_come_before_other_ready_nodes_and_their_feeders_next() -> None:
         "early": shows(["near", 0]),
     }
     assert run(prompt)[1].ran == ["near", "early", "far", "mid", "late"]
-
-
-# Caching
-
-
-def test_second_run_is_cached_and_still_tells_what_outputs_show(executor: Executor) -> None:
-    run(ADDING, executor)
-    result, recorder = run(ADDING, executor)
-    assert recorder.ran == [] and texts(result) == ["7"]
-    assert recorder.told[1] == ("cached", ["1", "2", "end"]) and ("executed", "end", {"text": ["7"]}) in recorder.told
-
-
-def test_change_runs_only_what_follows_it(executor: Executor) -> None:
-    run(ADDING, executor)
-    assert run(ADDING | {"2": node("Add", a=["1", 0], b=5)}, executor)[1].ran == ["2", "end"]
-
-
-def test_node_ids_are_not_part_of_the_key(executor: Executor) -> None:
-    run(ADDING, executor)
-    renamed = {"a": node("Number", value=3), "b": node("Add", a=["a", 0], b=4), "c": shows(["b", 0])}
-    assert run(renamed, executor)[1].ran == []
-
-
-def test_link_topology_is_part_of_the_key(executor: Executor) -> None:
-    numbers = {"1": node("Number", value=1), "2": node("Number", value=2)}
-    first = numbers | {"3": node("Add", a=["1", 0], b=["2", 0]), "end": shows(["3", 0])}
-    run(first, executor)
-    assert run(first | {"3": node("Add", a=["2", 0], b=["1", 0])}, executor)[1].ran == ["3", "end"]
-
-
-def test_equal_nodes_of_one_prompt_run_once() -> None:
-    prompt = {"1": node("Number", value=1), "2": node("Number", value=1), "3": node("Add", a=["1", 0], b=["2", 0]), "end": shows(["3", 0])}
-    result, recorder = run(prompt)
-    assert texts(result) == ["2"] and len(recorder.ran) == 3
-
-
-def test_only_the_last_prompt_is_kept_by_default(executor: Executor) -> None:
-    other = {"9": node("Number", value=9), "end": shows(["9", 0])}
-    run(ADDING, executor)
-    run(other, executor)
-    assert len(run(ADDING, executor)[1].ran) == 3
-
-
-def test_lru_keeps_earlier_prompts_up_to_its_size() -> None:
-    other = {"9": node("Number", value=9), "end": shows(["9", 0])}
-    for size, reruns in ((10, 0), (2, 3)):
-        executor = Executor(REGISTRY, LruCache(size))
-        run(ADDING, executor)
-        run(other, executor)
-        assert len(run(ADDING, executor)[1].ran) == reruns
-
-
-def test_no_cache_runs_everything_again() -> None:
-    executor = Executor(REGISTRY, NoCache())
-    assert len(run(ADDING, executor)[1].ran) == len(run(ADDING, executor)[1].ran) == 3
-
-
-@pytest.mark.parametrize("how", ["nan", "fails"])
-def test_is_changed_that_is_nan_or_fails_runs_always(how: str, executor: Executor) -> None:
-    prompt = {"1": node("Always", how=how), "2": node("Add", a=["1", 0]), "end": shows(["2", 0])}
-    run(prompt, executor)
-    assert run(prompt, executor)[1].ran == ["1", "2", "end"]
-
-
-def test_unique_id_counts_in_the_key(executor: Executor) -> None:
-    run({"1": node("Hidden")}, executor)
-    assert run({"1": node("Hidden")}, executor)[1].ran == []
-    assert run({"2": node("Hidden")}, executor)[1].ran == ["2"]
-
-
-def test_not_idempotent_nodes_do_not_share_results() -> None:
-    prompt = {
-        "1": node("Counting", value=1),
-        "2": node("Counting", value=1),
-        "3": node("Add", a=["1", 0], b=["2", 0]),
-        "end": shows(["3", 0]),
-    }
-    assert run(prompt)[1].ran[:2] == ["1", "2"]
-
-
-def test_instances_live_as_long_as_their_node_id(executor: Executor) -> None:
-    def counted(value: int) -> str:
-        return texts(run({"1": node("Counting", value=value), "end": shows(["1", 0])}, executor)[0])[0]
-
-    assert [counted(1), counted(2), counted(3)] == ["1", "2", "3"]
-    run(ADDING, executor)
-    assert counted(4) == "1"
-
-
-def test_failed_run_keeps_what_was_done(executor: Executor) -> None:
-    broken = {
-        "1": node("Number", value=3),
-        "2": node("Fail", message="no"),
-        "3": node("Add", a=["1", 0], b=["2", 0]),
-        "end": shows(["3", 0]),
-    }
-    run(broken, executor)
-    assert run(broken | {"2": node("Number", value=1)}, executor)[1].ran == ["2", "3", "end"]
-
-
-def test_each_node_is_hashed_once_however_deep_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = []
-
-    def counting(*arguments: Any, **options: Any) -> Any:
-        hashes.append(1)
-        return original(*arguments, **options)
-
-    original = signatures.blake2b
-    monkeypatch.setattr(signatures, "blake2b", counting)
-    counts = []
-    for length in (50, 500):
-        hashes.clear()
-        run(chain(length))
-        counts.append(len(hashes))
-    assert counts == [52, 502]
-
-
-def test_work_of_a_chain_and_of_its_cached_rerun_grows_linearly(executor: Executor) -> None:
-    """Function calls, counted by the interpreter, instead of seconds."""
-    counts = {}
-    for length in (100, 1000):
-        own = Executor(REGISTRY)
-        counts[length] = [calls_during(lambda own=own, length=length: own.run(chain(length))) for _ in range(2)]
-    for few, many in zip(counts[100], counts[1000], strict=True):
-        assert many < 10.5 * few
 
 
 # Lists
@@ -319,89 +175,6 @@ def test_blocker_stops_single_items_of_a_list() -> None:
     assert texts(run(prompt)[0]) == ["0", "2"]
 
 
-# Expansion
-
-
-@pytest.mark.parametrize("cache", [None, NoCache()])
-def test_expanded_nodes_run_in_place_of_the_node(cache: Any) -> None:
-    prompt = {"1": node("Number", value=5), "2": node("Expand", value=["1", 0], count=3), "end": shows(["2", 0])}
-    own = Executor(REGISTRY, cache)
-    result, recorder = run(prompt, own)
-    assert texts(result) == ["8"] and recorder.ran == ["1", "2", "2.0.0.0", "2.0.0.1", "2.0.0.2", "end"]
-    assert result.graph.get_display_node_id("2.0.0.1") == "2" and result.graph.get_real_node_id("2.0.0.1") == "2"
-    assert len(run(prompt, own)[1].ran) == (6 if cache else 0)
-
-
-def test_expansion_of_nothing_passes_its_link_on() -> None:
-    prompt = {"1": node("Number", value=5), "2": node("Expand", value=["1", 0], count=0), "end": shows(["2", 0])}
-    assert texts(run(prompt)[0]) == ["5"]
-
-
-def test_expanded_nodes_are_cached_too(executor: Executor) -> None:
-    prompt = {"1": node("Number", value=5), "2": node("Expand", value=["1", 0], count=3), "end": shows(["2", 0])}
-    run(prompt, executor)
-    longer = prompt | {"2": node("Expand", value=["1", 0], count=4)}
-    assert run(longer, executor)[1].ran == ["2", "2.0.0.3", "end"]
-
-
-class Reckless:
-    """Expands to whatever graph it is given."""
-
-    RETURN_TYPES, FUNCTION = ("INT",), "expand"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        return {"required": {"graph": ("GRAPH", {})}}
-
-    def expand(self, graph: dict[str, Any]) -> dict[str, Any]:
-        return {"result": (["new", 0],), "expand": graph}
-
-
-@pytest.mark.parametrize(
-    ("graph", "message"),
-    [
-        ({"1": node("Number", value=1)}, "taken"),
-        ({"new": node("Nonsense")}, "no node class 'Nonsense'"),
-        ({"new": node("Add", a=["gone", 0])}, "does not exist"),
-        ({"new": node("Add", a=["new", 0])}, "circle"),
-        ({}, "does not exist"),
-    ],
-)
-def test_bad_expansion_is_the_failure_of_its_node(graph: dict[str, Any], message: str) -> None:
-    own = Executor(Registry(NODES | {"Reckless": Reckless}))
-    result, _ = run({"1": node("Reckless", graph=graph), "end": shows(["1", 0])}, own)
-    assert result.error is not None and result.error.node_id == "1" and message in result.error.message
-
-
-def test_expansion_that_waits_for_itself_is_named() -> None:
-    own = Executor(Registry(NODES | {"Reckless": Reckless}))
-    with pytest.raises(WorkflowError, match="circle"):
-        run({"1": node("Reckless", graph={"new": node("Add", a=["1", 0])}), "end": shows(["1", 0])}, own)
-
-
-# Async nodes
-
-
-def test_async_nodes_run_at_the_same_time() -> None:
-    Wait.waiting = 0
-    prompt = {"1": node("Wait", value=1, together=2), "2": node("Wait", value=2, together=2), "3": node("Add", a=["1", 0], b=["2", 0])}
-    result, recorder = run(prompt | {"end": shows(["3", 0])})
-    assert texts(result) == ["3"] and ("progress", "1", 1, 1) in recorder.told and ("progress", "2", 1, 1) in recorder.told
-
-
-def test_async_node_maps_lists_at_the_same_time() -> None:
-    Wait.waiting = 0
-    prompt = {"1": node("Several", first=1, count=3), "2": node("Wait", value=["1", 0], together=3), "end": shows(["2", 0])}
-    assert texts(run(prompt)[0]) == ["1", "2", "3"]
-
-
-def test_waiting_for_an_async_node_can_be_interrupted() -> None:
-    Wait.waiting = 0
-    with using_host(CancellingHost(torch.device("cpu"), after=2)):
-        result, recorder = run({"1": node("Wait", value=1, together=99), "end": shows(["1", 0])})
-    assert result.status == "interrupted" and recorder.told[-1] == ("interrupted", "1")
-
-
 # Hidden inputs, failures, interruption, memory
 
 
@@ -417,19 +190,6 @@ def test_failure_names_node_class_title_and_message() -> None:
     assert result.status == "error" and error is not None and isinstance(error.exception, ValueError)
     assert (error.node_id, error.class_type, error.title, error.message) == ("1", "Fail", "My node", "ValueError: no luck")
     assert recorder.told[-1] == ("error", "1")
-
-
-@dataclass
-class CancellingHost(LocalHost):
-    """Says at the n-th look that the person cancelled."""
-
-    after: int = 0
-    looks: list[int] = field(default_factory=list)
-
-    def check_interrupted(self) -> None:
-        self.looks.append(1)
-        if len(self.looks) > self.after:
-            raise Interrupted
 
 
 def test_interruption_is_looked_at_before_each_node() -> None:
@@ -541,29 +301,6 @@ def test_any_graph_gives_its_value_with_any_cache(graph: tuple[dict[str, Any], i
     assert validate(prompt, REGISTRY).error is None
     for _ in range(2):
         assert texts(own.run(prompt)) == [str(value)]
-
-
-def chain(length: int) -> dict[str, Any]:
-    adding = {str(index): node("Add", a=[str(index - 1), 0], b=1) for index in range(1, length + 1)}
-    return {"0": node("Number", value=0)} | adding | {"end": shows([str(length), 0])}
-
-
-def calls_during(work: Any) -> int:
-    """Function calls, Python's and built-in ones, made while work() runs."""
-    import sys
-
-    count = 0
-
-    def counting(frame: Any, event: str, argument: Any) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(counting)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def test_intermediate_output_is_told_again_when_cached(executor: Executor) -> None:
