@@ -1,0 +1,116 @@
+"""The path from a degraded picture to a restored one, with tiny networks of the real classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from kintsugi.core.errors import BadValueError, KintsugiError, OutOfMemoryError
+from kintsugi.core.methods import one_step
+from kintsugi.core.methods.coding import decode_latent, encode_picture
+from kintsugi.core.methods.gendr import GenDR, OneStepConstants
+from kintsugi.core.methods.one_step import Generator, Tiling, restore, restore_latent
+from kintsugi.core.models.codec import LatentCodec
+from kintsugi.core.models.mini import build_unet, build_vae, unet_config, vae_config
+from kintsugi.core.models.prior import Prior
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    torch.manual_seed(0)
+    unet = build_unet(unet_config((16, 16), 4, 1, 8, 4))
+    vae = build_vae(vae_config((8, 16, 16), 4, 1, 4))
+    student = GenDR(unet, torch.randn(1, 2, 8), OneStepConstants(1.0, 0.5, 500)).eval()
+    return Generator("tiny", student, Prior("tiny", LatentCodec(vae.eval())))
+
+
+@pytest.fixture
+def calls(generator: Generator) -> Iterator[list[tuple[int, ...]]]:
+    """Shapes of the latents that went through the U-Net."""
+    seen: list[tuple[int, ...]] = []
+    hook = generator.method.unet.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))  # type: ignore[attr-defined]
+    yield seen
+    hook.remove()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 64), (128, 256), (256, 256)])
+def test_network_calls_are_exactly_proportional_to_the_pixels(
+    generator: Generator, calls: list[tuple[int, ...]], height: int, width: int
+) -> None:
+    restore(generator, torch.rand(1, height, width, 3), 1.0, 0, Tiling(64, 16))
+    assert len(calls) == height * width // 64**2
+    restore(generator, torch.rand(1, height // 2, width // 2, 3), 2.0, 0, Tiling(64, 16))
+    assert len(calls) == 2 * (height * width // 64**2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8), (7, 30), (65, 63), (1, 200)])
+def test_any_size_is_restored_to_the_rounded_scaled_size(generator: Generator, height: int, width: int) -> None:
+    picture = torch.rand(1, height, width, 3)
+    for scale in (1.0, 2.5, 4.0):
+        restored = restore(generator, picture, scale, 0, Tiling(64, 16))
+        assert restored.shape == (1, max(1, round(height * scale)), max(1, round(width * scale)), 3)
+        assert restored.min() >= 0 and restored.max() <= 1
+
+
+def test_a_picture_of_a_batch_equals_itself_restored_alone(generator: Generator) -> None:
+    pictures = torch.rand(3, 40, 56, 3)
+    together = restore(generator, pictures, 1.0, 7, Tiling(64, 16), "wavelet")
+    for index in range(3):
+        assert torch.equal(together[index : index + 1], restore(generator, pictures[index : index + 1], 1.0, 7 + index, Tiling(64, 16), "wavelet"))
+
+
+def test_input_pictures_are_not_changed(generator: Generator) -> None:
+    picture = torch.rand(1, 40, 56, 3)
+    kept = picture.clone()
+    for color_fix in ("none", "wavelet", "adain", "lab"):
+        restore(generator, picture, 1.0, 0, Tiling(64, 16), color_fix)  # type: ignore[arg-type]
+    assert torch.equal(picture, kept)
+
+
+def test_nan_in_the_picture_is_refused(generator: Generator) -> None:
+    picture = torch.rand(1, 16, 16, 3)
+    picture[0, 3, 3, 1] = torch.nan
+    with pytest.raises(KintsugiError, match="1 values that are not finite"):
+        restore(generator, picture, 1.0, 0, Tiling())
+
+
+def test_an_empty_picture_is_refused(generator: Generator) -> None:
+    with pytest.raises(BadValueError, match="0 x 16"):
+        restore(generator, torch.rand(1, 16, 0, 3), 1.0, 0, Tiling())
+
+
+def test_a_result_beyond_memory_is_refused_with_the_scale_that_fits(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_step, "available_ram", lambda: 40_000_000)
+    with pytest.raises(OutOfMemoryError, match=r"at scale 4 .* at most 1\.4\d \(") as refused:
+        restore(generator, torch.rand(1, 500, 600, 3), 4.0, 0, Tiling())
+    assert "GiB are free" in str(refused.value)
+
+
+def test_out_of_memory_means_smaller_tiles_and_a_log_line(generator: Generator, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse_large(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].shape[-1] * 4 > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = generator.method.unet.register_forward_pre_hook(refuse_large)  # type: ignore[attr-defined]
+    try:
+        restored = restore(generator, torch.rand(1, 256, 256, 3), 1.0, 0, Tiling(256, 16))
+    finally:
+        hook.remove()
+    assert restored.shape == (1, 256, 256, 3)
+    assert [record.message for record in caplog.records] == [f"Out of memory: trying again with tiles of {tile}." for tile in (128, 64)]
+
+
+def test_a_latent_of_any_size_is_restored(generator: Generator) -> None:
+    latent = torch.randn(2, 4, 7, 9)
+    assert restore_latent(generator, latent, 0).shape == latent.shape
+    with pytest.raises(BadValueError, match=r"expected \[batch, 4"):
+        restore_latent(generator, torch.randn(1, 16, 8, 8), 0)
+
+
+def test_encode_and_decode_take_any_size_in_tiles_or_whole(generator: Generator) -> None:
+    latent = encode_picture(generator.prior, torch.rand(2, 101, 66, 3), 64)
+    assert latent.shape == (2, 4, 26, 17)
+    assert decode_latent(generator.prior, latent, 64).shape == (2, 104, 68, 3)
+    with pytest.raises(BadValueError, match="Decode with the prior"):
+        decode_latent(generator.prior, torch.randn(1, 16, 8, 8), 64)
