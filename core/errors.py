@@ -47,5 +47,5 @@ class OutOfMemoryError(KintsugiError):
     """The smallest tile still does not fit the device, or a result would not fit the memory of the machine."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818
     """The person cancelled. Not a KintsugiError, so that "go on with the next picture" handlers let it pass."""

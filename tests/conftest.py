@@ -10,7 +10,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
-
 from kintsugi.core.folders import Folders
 from kintsugi.core.runtime import LocalHost, using_host
 

@@ -57,7 +57,9 @@ def test_a_picture_of_a_batch_equals_itself_restored_alone(generator: Generator)
     pictures = torch.rand(3, 40, 56, 3)
     together = restore(generator, pictures, 1.0, 7, Tiling(64, 16), "wavelet")
     for index in range(3):
-        assert torch.equal(together[index : index + 1], restore(generator, pictures[index : index + 1], 1.0, 7 + index, Tiling(64, 16), "wavelet"))
+        assert torch.equal(
+            together[index : index + 1], restore(generator, pictures[index : index + 1], 1.0, 7 + index, Tiling(64, 16), "wavelet")
+        )
 
 
 def test_input_pictures_are_not_changed(generator: Generator) -> None:
