@@ -10,8 +10,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from hypothesis import settings
 from kintsugi.core.folders import Folders
 from kintsugi.core.runtime import LocalHost, using_host
+
+# Machines that run tests are noisy: no deadlines, and the same examples on every run.
+settings.register_profile("kintsugi", deadline=None, derandomize=True)
+settings.load_profile("kintsugi")
 
 GOLDEN = Path(__file__).parent / "golden"
 
