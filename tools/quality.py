@@ -1,10 +1,12 @@
 """`make quality`: what the default restorer gains on real photos, with the measures and gates that are fixed for it.
 
 Three fixed degradations of five photos from scikit-image's wheel, none of which is ever trained on. Exit code 1 when a gate fails.
+--update-readme writes the table into the README as well.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ MEASURES = ("psnr", "ssim", "swd", "grid")
 SMALLEST_GAIN: dict[Mode, float] = {"bicx4": 0.45, "same": 0.65, "realx4": 0.15}  # dB over the input
 LARGEST_GRID = 2.0
 INPUT, BASELINE, RESTORED = "input", "TV + unsharp", "restored"
+HEADINGS = ("mode", "picture", "PSNR dB", "dPSNR", "SSIM", "SWD", "grid", "worst grid")
+README = Path(__file__).parent.parent / "README.md"
+MARKS = ("<!-- quality table -->\n", "<!-- /quality table -->\n")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def default_restorer() -> Restorer:
     from kintsugi.core.methods.one_step import Tiling, restore
     from kintsugi.core.weights.generators import load_generator
 
-    generator = load_generator("gendr")
+    generator = load_generator("gendr", "embedded")
 
     def run(picture: Picture) -> Picture:
         with torch.inference_mode():
@@ -118,23 +123,47 @@ def missed_gates(rows: list[Row]) -> list[str]:
     return missed
 
 
-def show(rows: list[Row], console: Console) -> None:
-    """The table: gains against the input of the same mode."""
-    table = Table(title="Mean over five scikit-image photos")
-    for heading in ("mode", "picture", "PSNR dB", "dPSNR", "SSIM", "SWD", "grid", "worst grid"):
-        table.add_column(heading, justify="left" if heading in ("mode", "picture") else "right")
+def cells(rows: list[Row]) -> list[tuple[str, ...]]:
+    """The table as text: gains against the input of the same mode."""
     before = {row.mode: row.psnr for row in rows if row.name == INPUT}
-    for row in rows:
-        gain = row.psnr - before[row.mode]
-        numbers = (f"{row.psnr:.2f}", f"{gain:+.2f}", f"{row.ssim:.4f}", f"{row.swd:.2f}", f"{row.grid:.2f}", f"{row.worst_grid:.2f}")
-        table.add_row(row.mode, row.name, *numbers, end_section=row.name == RESTORED)
+    return [
+        (row.mode, row.name, f"{row.psnr:.2f}", f"{row.psnr - before[row.mode]:+.2f}", f"{row.ssim:.4f}", *two_digits(row)) for row in rows
+    ]
+
+
+def two_digits(row: Row) -> list[str]:
+    return [f"{value:.2f}" for value in (row.swd, row.grid, row.worst_grid)]
+
+
+def show(rows: list[Row], console: Console) -> None:
+    table = Table(title="Mean over five scikit-image photos")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
+    for row, texts in zip(rows, cells(rows), strict=True):
+        table.add_row(*texts, end_section=row.name == RESTORED)
     console.print(table)
 
 
-def main(restorer: Restorer | None = None) -> int:
+def as_markdown(rows: list[Row]) -> str:
+    rule = ["---" if heading in HEADINGS[:2] else "--:" for heading in HEADINGS]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [HEADINGS, rule, *cells(rows)])
+
+
+def with_table(text: str, table: str) -> str:
+    """The README's text with this table between its marks; ValueError when it has not both."""
+    begin, end = (text.index(mark) for mark in MARKS)
+    return text[: begin + len(MARKS[0])] + table + text[end:]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--update-readme", action="store_true", help="Write the table into README.md.")
+    options = parser.parse_args(arguments)
     console = Console(width=100)
-    rows = measure_modes(validation_photos(), restorer or default_restorer())
+    rows = measure_modes(validation_photos(), default_restorer())
     show(rows, console)
+    if options.update_readme:
+        README.write_text(with_table(README.read_text(encoding="utf-8"), as_markdown(rows)), encoding="utf-8")
     missed = missed_gates(rows)
     for gate in missed:
         console.print(f"missed: {gate}")
@@ -144,4 +173,4 @@ def main(restorer: Restorer | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

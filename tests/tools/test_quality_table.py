@@ -54,3 +54,16 @@ def test_perfect_restoration_meets_every_gate(quality_table: ModuleType, photos:
     assert quality_table.missed_gates(better) == []
     dotted = better[:6] + half_way("restored", 27.0, 0.8, 2.5)
     assert len(quality_table.missed_gates(dotted)) == 3 and "grid" in quality_table.missed_gates(dotted)[0]
+
+
+def test_table_in_the_readme_is_replaced_and_nothing_else(quality_table: ModuleType) -> None:
+    rows = [quality_table.Row("same", name, psnr, 0.7, 1.0, 1.0, 1.5) for name, psnr in (("input", 26.0), ("restored", 26.9))]
+    table = quality_table.as_markdown(rows)
+    assert table.splitlines()[-1] == "| same | restored | 26.90 | +0.90 | 0.7000 | 1.00 | 1.00 | 1.50 |"
+    readme = quality_table.README.read_text(encoding="utf-8")
+    begin, end = quality_table.MARKS
+    updated = quality_table.with_table(readme, table)
+    assert updated.partition(begin)[0] == readme.partition(begin)[0]
+    assert updated.partition(end)[2] == readme.partition(end)[2]
+    assert updated.partition(begin)[2].partition(end)[0] == table
+    assert quality_table.with_table(updated, table) == updated
