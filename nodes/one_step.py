@@ -71,7 +71,7 @@ class KintsugiRestoreOneStep:
                 "overlap": integer(64, 0, 512, "Pixels that neighbouring tiles share and that are blended, against seams.", step=16),
                 "color_fix": choice(
                     list(COLOR_FIXES),
-                    "none",
+                    "wavelet",
                     "Take the colours of the degraded picture: wavelet (low frequencies), adain (mean and contrast), lab.",
                 ),
             }

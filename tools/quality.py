@@ -56,7 +56,7 @@ def default_restorer() -> Restorer:
 
     def run(picture: Picture) -> Picture:
         with torch.inference_mode():
-            restored = restore(generator, torch.from_numpy(picture.astype(np.float32) / 255)[None], 1.0, 0, Tiling())
+            restored = restore(generator, torch.from_numpy(picture.astype(np.float32) / 255)[None], 1.0, 0, Tiling(), "wavelet")
         return to_levels(restored[0].numpy())
 
     return run

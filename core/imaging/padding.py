@@ -11,9 +11,25 @@ from .tiling import Tile, plan_tiles
 def pad_to_multiple(planes: Tensor, multiple: int) -> Tensor:
     """planes [B, C, H, W] grown to the right and below to multiples, by reflection; a side too short for that is repeated."""
     height, width = planes.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
-    mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(planes, (0, right, 0, bottom), mode) if bottom or right else planes
+    return _mirrored(planes, (0, -width % multiple, 0, -height % multiple))
+
+
+def pad_around(planes: Tensor, border: int) -> Tensor:
+    """planes [B, C, H, W] with `border` pixels of reflection on every side."""
+    return _mirrored(planes, (border, border, border, border))
+
+
+def crop_around(planes: Tensor, border: int) -> Tensor:
+    """What pad_around() added, cut off again."""
+    return planes[..., border : planes.shape[-2] - border, border : planes.shape[-1] - border]
+
+
+def _mirrored(planes: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    """sides: left, right, top, bottom. A picture too small to be reflected that far repeats its edge."""
+    if not any(sides):
+        return planes
+    mode = "reflect" if max(sides[:2]) < planes.shape[-1] and max(sides[2:]) < planes.shape[-2] else "replicate"
+    return F.pad(planes, sides, mode)
 
 
 def plan_windows(padded: Tensor, tile: int, overlap: int, multiple: int) -> list[Tile]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import BadValueError, OutOfMemoryError
 from ..imaging.color_fix import Method, fix_colors
-from ..imaging.padding import pad_to_multiple, plan_windows
+from ..imaging.padding import crop_around, pad_around, pad_to_multiple, plan_windows
 from ..imaging.resize import resize
 from ..imaging.tiling import blend_tiles
 from ..models.prior import Prior
@@ -38,11 +38,15 @@ class OneStepMethod(Protocol):
 
 @dataclass(frozen=True)
 class Generator:
-    """A one-step restorer with the prior its latents belong to: the GENERATOR socket."""
+    """A one-step restorer with the prior its latents belong to: the GENERATOR socket.
+
+    border: pixels of reflection around every window, cropped again, for networks whose zero padding shows at edges.
+    """
 
     name: str
     method: OneStepMethod
     prior: Prior
+    border: int = 0
 
     @property
     def multiple(self) -> int:
@@ -90,7 +94,9 @@ def _restore_tiled(generator: Generator, enlarged: Tensor, noise: torch.Generato
     codec, device = generator.prior.codec, current_host().device
 
     def restore_window(window: Tensor) -> Tensor:
-        return codec.decode(generator.method.restore_latent(codec.encode(window.to(device)), [noise]))
+        framed = pad_around(window.to(device), generator.border)
+        restored = codec.decode(generator.method.restore_latent(codec.encode(framed), [noise]))
+        return crop_around(restored, generator.border)
 
     plan = plan_windows(padded, tile, overlap, generator.multiple)
     return blend_tiles(restore_window, padded, plan, label="Restoring")[..., :height, :width]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from ..errors import BadValueError, WeightsError
 from ..methods.gendr import GenDR, OneStepConstants
@@ -24,6 +26,8 @@ METHODS = ("gendr",)
 PUBLISHED = {"gendr": "gendr/generator.safetensors"}
 
 log = logging.getLogger("kintsugi")
+
+Network = TypeVar("Network", bound=nn.Module)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,10 +64,14 @@ def load_generator_files(method: str, student: Path, vae: Path, dtype: str) -> G
         raise WeightsError(
             f"holds {config.get('kind', 'something else')}, not {method}.", where=str(student), way_out="Choose a file of that method."
         )
-    host = current_host()
-    precision = DTYPES.get(dtype, host.dtype)
+    precision = DTYPES.get(dtype, current_host().dtype)
     network = GenDR(build_unet(config["unet"]), torch.zeros(tensors["prompt"].shape), OneStepConstants(**config["one_step"]))
     load_strictly(network, {name: tensor.float() for name, tensor in tensors.items()}, str(student))
-    network.to(host.device, precision).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    codec = LatentCodec(read_vae(str(vae)).to(host.device, precision, memory_format=torch.channels_last))
-    return Generator(f"{method} ({student.stem})", network, Prior("mini", codec))
+    codec = LatentCodec(_placed(read_vae(str(vae)), precision))
+    return Generator(f"{method} ({student.stem})", _placed(network, precision), Prior("mini", codec), config.get("border", 0))
+
+
+def _placed(network: Network, dtype: torch.dtype) -> Network:
+    """On the host's device, ready for inference. nn.Module's own `to`: that of diffusers warns of an empty list."""
+    nn.Module.to(network, current_host().device, dtype)
+    return nn.Module.to(network, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]

@@ -21,7 +21,8 @@ from ..recipe import Strict
 
 
 class GendrRestorerSettings(Strict):
-    """vae: a weights file, or `embedded`. prompt_*: size of the stored embedding, drawn once from the seed 0."""
+    """vae: a weights file, or `embedded`. prompt_*: size of the stored embedding, drawn once from the seed 0.
+    border: pixels of reflection that restoring adds around a window."""
 
     vae: str = "embedded"
     channels: tuple[int, ...] = (96, 96, 96)
@@ -32,6 +33,7 @@ class GendrRestorerSettings(Strict):
     alpha: float = 1.0
     beta: float = 1.0
     timestep: int = 500
+    border: int = 16
 
 
 class GendrRestorerStage:
@@ -70,7 +72,9 @@ class GendrRestorerStage:
     def export(self, model: Any, folder: Path, card: str) -> list[Path]:
         weights, text = folder / "mini-gendr.safetensors", folder / "mini-gendr.md"
         constants = {"alpha": self.settings.alpha, "beta": self.settings.beta, "timestep": self.settings.timestep}
-        write_weights(weights, dict(model.state_dict()), {"kind": "gendr", "unet": self.config, "one_step": constants})
+        write_weights(
+            weights, dict(model.state_dict()), {"kind": "gendr", "unet": self.config, "one_step": constants, "border": self.settings.border}
+        )
         text.write_text(card)
         return [weights, text]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,6 +102,13 @@ def test_out_of_memory_means_smaller_tiles_and_a_log_line(generator: Generator, 
         hook.remove()
     assert restored.shape == (1, 256, 256, 3)
     assert [record.message for record in caplog.records] == [f"Out of memory: trying again with tiles of {tile}." for tile in (128, 64)]
+
+
+def test_every_window_is_framed_by_its_border_and_cropped_again(generator: Generator, calls: list[tuple[int, ...]]) -> None:
+    framed = replace(generator, border=16)
+    assert restore(framed, torch.rand(1, 64, 100, 3), 1.0, 0, Tiling(64, 16)).shape == (1, 64, 100, 3)
+    # 104 pixels are two windows of 64 + 16 pixels, each with 16 more on both sides, a quarter of that in latents.
+    assert calls == [(1, 4, 24, 28)] * 2
 
 
 def test_a_latent_of_any_size_is_restored(generator: Generator) -> None:
