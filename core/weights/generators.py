@@ -74,4 +74,4 @@ def load_generator_files(method: str, student: Path, vae: Path, dtype: str) -> G
 def _placed(network: Network, dtype: torch.dtype) -> Network:
     """On the host's device, ready for inference. nn.Module's own `to`: that of diffusers warns of an empty list."""
     nn.Module.to(network, current_host().device, dtype)
-    return nn.Module.to(network, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return nn.Module.to(network, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
