@@ -105,7 +105,7 @@ def restoration() -> list[Row]:
     picture = torch.rand(1, MEGAPIXEL_SIDE, MEGAPIXEL_SIDE, 3, generator=torch.Generator().manual_seed(0))
     tile = Tiling().tile
     with torch.inference_mode():
-        whole = fastest(lambda: restore(generator, picture, 1.0, 0, Tiling()), repeats=3)
+        whole = fastest(lambda: restore(generator, picture, 1.0, 0, Tiling(), "wavelet"), repeats=3)
         coding = fastest(lambda: decode_latent(generator.prior, encode_picture(generator.prior, picture, tile), tile), repeats=3)
     megapixels = MEGAPIXEL_SIDE**2 / 1e6
     return [

@@ -27,10 +27,10 @@ JPEG = {"quality": 90, "subsampling": "4:4:4", "optimize": True}
 
 
 def restored(generator: Generator, picture: Image.Image) -> Image.Image:
-    """The picture at its own size through the restorer."""
+    """The picture at its own size, as `kintsugi restore` does it."""
     with torch.inference_mode():
         planes = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
-        return to_image(restore(generator, planes, 1.0, 0, Tiling()))
+        return to_image(restore(generator, planes, 1.0, 0, Tiling(), "wavelet"))
 
 
 def to_image(picture: torch.Tensor) -> Image.Image:
