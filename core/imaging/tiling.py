@@ -5,7 +5,7 @@ The number of tiles along an axis is ceil(length / (tile - overlap)), so the num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -80,8 +80,9 @@ def blend_tiles(
     """run() on every tile [B, C, h, w] of `picture` [B, C, H, W], blended with feathers into float32 [B, C', H * scale, W * scale].
 
     run may change the channels and scales both sides by `scale` (4 for a decoder, Fraction(1, 4) for an encoder); results lie
-    on the picture's device. One call of run and one step of the host's progress per tile; an interruption is noticed
-    between tiles. Memory beside run's own: the result and one tile.
+    on the picture's device. run gets as many tiles at a time as the host's micro-batch holds, one after the other in the
+    batch dimension; the progress takes a step per tile and an interruption is noticed between calls. Memory beside run's
+    own: the result and those tiles.
     """
     height, width = scaled(picture.shape[2], scale), scaled(picture.shape[3], scale)
     tops = sorted({scaled(tile.top, scale) for tile in plan})
@@ -91,9 +92,7 @@ def blend_tiles(
     columns = dict(zip(lefts, feather_weights(lefts, tile_width), strict=True))
     progress = current_host().progress(len(plan), label)
     blended: Tensor | None = None
-    for tile in plan:
-        window = picture[:, :, tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
-        result = run(window).to(picture.device, torch.float32)
+    for tile, result in results_of(run, picture, plan):
         if result.shape[2:] != (tile_height, tile_width):
             raise BadValueError(f"a tile came back as {list(result.shape[2:])}, expected {[tile_height, tile_width]}.")
         if blended is None:
@@ -105,6 +104,17 @@ def blend_tiles(
     if blended is None:
         raise BadValueError("a plan without tiles.")
     return blended
+
+
+def results_of(run: Callable[[Tensor], Tensor], picture: Tensor, plan: Sequence[Tile]) -> Iterator[tuple[Tile, Tensor]]:
+    """Each tile with what run made of it, [B, C', h', w'] float32 on the picture's device, a micro-batch per call."""
+    batch = picture.shape[0]
+    together = max(1, current_host().micro_batch // batch)
+    for first in range(0, len(plan), together):
+        tiles = plan[first : first + together]
+        windows = [picture[:, :, tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] for tile in tiles]
+        results = run(torch.cat(windows) if len(windows) > 1 else windows[0])
+        yield from zip(tiles, results.to(picture.device, torch.float32).split(batch), strict=True)
 
 
 def scaled(length: int, scale: Fraction | int) -> int:

@@ -95,7 +95,7 @@ def _restore_tiled(generator: Generator, enlarged: Tensor, noise: torch.Generato
 
     def restore_window(window: Tensor) -> Tensor:
         framed = pad_around(window.to(device), generator.border)
-        restored = codec.decode(generator.method.restore_latent(codec.encode(framed), [noise]))
+        restored = codec.decode(generator.method.restore_latent(codec.encode(framed), [noise] * framed.shape[0]))
         return crop_around(restored, generator.border)
 
     plan = plan_windows(padded, tile, overlap, generator.multiple)

@@ -15,6 +15,7 @@ from kintsugi.core.methods.one_step import Generator, Tiling, restore, restore_l
 from kintsugi.core.models.codec import LatentCodec
 from kintsugi.core.models.mini import build_unet, build_vae, unet_config, vae_config
 from kintsugi.core.models.prior import Prior
+from kintsugi.core.runtime import LocalHost, using_host
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,18 @@ def test_any_size_is_restored_to_the_rounded_scaled_size(generator: Generator, h
         restored = restore(generator, picture, scale, 0, Tiling(64, 16))
         assert restored.shape == (1, max(1, round(height * scale)), max(1, round(width * scale)), 3)
         assert restored.min() >= 0 and restored.max() <= 1
+
+
+def test_a_larger_micro_batch_takes_several_windows_at_once_and_gives_the_same_picture(
+    generator: Generator, calls: list[tuple[int, ...]]
+) -> None:
+    picture = torch.rand(1, 128, 192, 3)
+    one_by_one = restore(generator, picture, 1.0, 0, Tiling(64, 16))
+    calls.clear()
+    with using_host(LocalHost(device=torch.device("cpu"), micro_batch=4)):
+        together = restore(generator, picture, 1.0, 0, Tiling(64, 16))
+    assert [shape[0] for shape in calls] == [4, 4]
+    assert (together - one_by_one).abs().max() < 1e-4
 
 
 def test_a_picture_of_a_batch_equals_itself_restored_alone(generator: Generator) -> None:
