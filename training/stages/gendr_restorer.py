@@ -56,14 +56,14 @@ class GendrRestorerStage:
     def losses(self, model: nn.Module, batch: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
         clean = batch["high_quality"]
         restored = model(self._encode(batch["low_quality"]))
-        losses = {}
+        losses: dict[str, Tensor] = {}
         if "latent" in wanted:
             losses["latent"] = latent_mse(restored.float(), self._encode(clean).float())
         if wanted & {"pixel", "gradient"}:
             output = self._decode(restored)
             losses["pixel"] = pixel_loss(output, clean)
             losses["gradient"] = gradient_loss(output, clean)
-        return {name: losses[name] for name in wanted}
+        return {name: loss for name, loss in losses.items() if name in wanted}
 
     def output(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         restored = self._decode(model(self._encode(batch["low_quality"])))

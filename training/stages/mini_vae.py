@@ -63,7 +63,7 @@ class MiniVaeStage:
             "kl": gaussian_kl(mean, log_variance),
             "moments": latent_moments(mean),
         }
-        return {name: losses[name] for name in wanted}
+        return {name: loss for name, loss in losses.items() if name in wanted}
 
     def output(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         columns = {f"{name} through the VAE": model(pictures, sample=False)[0] for name, pictures in batch.items()}
