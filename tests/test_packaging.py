@@ -138,3 +138,16 @@ def test_no_file_is_large_and_embedded_weights_stay_small() -> None:
     embedded = [path.stat().st_size for path in files_below("core/weights/embedded")]
     assert sum(embedded) <= 40 * MEGABYTE
     assert max(embedded) <= 8 * MEGABYTE
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/sample/CREDITS.md"])
+def test_every_local_link_of_a_page_leads_somewhere(page: str) -> None:
+    path = ROOT / page
+    targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    assert [target for target in targets if "://" not in target and not (path.parent / target).exists()] == []
+
+
+def test_the_readme_gives_the_commands_of_the_makefile() -> None:
+    readme, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "Makefile"))
+    assert "\n    make demo\n" in readme and "\n    make test\n" in readme
+    assert [target for target in re.findall(r"make ([a-z]+)", readme) if f"\n{target}:" not in makefile] == []
