@@ -89,11 +89,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
     except OSError as error:
         raise FileAccessError(str(error), where=str(path), way_out="Choose a folder that can be written.") from error
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -101,7 +101,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    """The process's permission mask, which mkstemp ignores: a saved picture should be as readable as any other file."""
+    """The process's permission mask, which mkstemp and safetensors ignore: results should be as readable as any other file."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

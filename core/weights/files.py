@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..file_names import written_whole
 
 METADATA_KEY = "kintsugi"
 
@@ -19,10 +20,9 @@ METADATA_KEY = "kintsugi"
 def write_weights(path: Path, tensors: dict[str, Tensor], config: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
     """Floating tensors are stored as dtype; config (JSON) travels in the metadata under `kintsugi`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.partial")
     stored = {name: _stored(tensor, dtype) for name, tensor in tensors.items()}
-    save_file(stored, draft, metadata={METADATA_KEY: json.dumps(config)})
-    draft.replace(path)
+    with written_whole(path) as draft:
+        save_file(stored, draft, metadata={METADATA_KEY: json.dumps(config)})
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
