@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import FileAccessError, WorkflowError
 
 _CARRIED = ("prompt", "workflow")
+_EXIF_IFD, _USER_COMMENT, _PLAIN_TEXT = 0x8769, 0x9286, b"ASCII\0\0\0"
 _WAY_OUT = "Give a workflow or prompt saved by ComfyUI or Kintsugi, or a picture one of them wrote."
 
 
@@ -79,7 +80,8 @@ def _carried_by_picture(path: Path) -> dict[str, str] | None:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 texts = {name: picture.info[name] for name in _CARRIED if isinstance(picture.info.get(name), str)}
-                return texts or _named_texts(picture.getexif().values())
+                exif = picture.getexif()
+                return texts or _named_texts(exif.values()) or _commented_texts(exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT))
     except UnidentifiedImageError:
         return None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -94,6 +96,17 @@ def _named_texts(values: Iterable[Any]) -> dict[str, str]:
         if separator and name.lower() in _CARRIED:
             texts[name.lower()] = content
     return texts
+
+
+def _commented_texts(comment: Any) -> dict[str, str]:
+    """The texts in an EXIF user comment as Save Photo writes it: one JSON object behind the mark of plain text."""
+    if not isinstance(comment, bytes) or not comment.startswith(_PLAIN_TEXT):
+        return {}
+    try:
+        texts = json.loads(comment.removeprefix(_PLAIN_TEXT))
+    except ValueError:
+        return {}
+    return {name: texts[name] for name in _CARRIED if isinstance(texts.get(name), str)} if isinstance(texts, dict) else {}
 
 
 def _from_picture(carried: dict[str, str], source: str) -> Document:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from kintsugi.core.errors import FileAccessError, KintsugiError, WorkflowError
 from kintsugi.core.graph.documents import read_workflow
+from kintsugi.core.imaging.writing import write_photo
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -41,6 +43,23 @@ def test_exif_carries_both_in_texts_with_a_name_in_front(tmp_path: Path, suffix:
     Image.new("RGB", (4, 4)).save(tmp_path / f"a.{suffix}", exif=exif)
     document = read_workflow(tmp_path / f"a.{suffix}")
     assert document.prompt == PROMPT and document.workflow == WORKFLOW
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "avif", "webp", "png"])
+def test_what_a_saved_photo_carries_is_found_again(tmp_path: Path, suffix: str) -> None:
+    texts = {"prompt": json.dumps(PROMPT), "workflow": json.dumps(WORKFLOW)}
+    write_photo(tmp_path / f"a.{suffix}", torch.rand(1, 8, 8, 3), metadata=texts)
+    document = read_workflow(tmp_path / f"a.{suffix}")
+    assert document.prompt == PROMPT and document.workflow == WORKFLOW
+
+
+@pytest.mark.parametrize("comment", [b"ASCII\0\0\0a holiday", b"ASCII\0\0\0[1]", b"UNICODE\0x", b""])
+def test_a_user_comment_of_another_kind_is_no_workflow(tmp_path: Path, comment: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x8769] = {0x9286: comment}
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(WorkflowError, match="carries no workflow"):
+        read_workflow(tmp_path / "a.jpg")
 
 
 def test_picture_with_the_workflow_only_is_enough(tmp_path: Path) -> None:
