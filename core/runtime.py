@@ -29,12 +29,16 @@ class Progress(Protocol):
 
 
 class Host(Protocol):
-    """What a method may ask of the program it runs in."""
+    """What a method may ask of the program it runs in.
+
+    stores_workflows: whether pictures are written with the workflow that made them.
+    """
 
     device: torch.device
     dtype: torch.dtype
     micro_batch: int
     folders: Folders
+    stores_workflows: bool
 
     def progress(self, total: int, label: str) -> Progress: ...
 
@@ -63,6 +67,7 @@ class LocalHost:
     dtype: torch.dtype = torch.float32
     micro_batch: int = 0
     folders: Folders = field(default_factory=Folders)
+    stores_workflows: bool = True
 
     def __post_init__(self) -> None:
         if self.micro_batch == 0:

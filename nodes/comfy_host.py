@@ -40,9 +40,15 @@ def install_when_inside_comfyui() -> None:
 
 
 def comfy_host() -> ComfyHost:
-    """A host with ComfyUI's device and folders as they are now."""
+    """A host with ComfyUI's device, folders and choice of metadata as they are now."""
     device = _model_management().get_torch_device()
-    return ComfyHost(device=device, dtype=best_dtype(device), folders=comfy_folders(sys.modules["folder_paths"]))
+    options = importlib.import_module("comfy.cli_args").args
+    return ComfyHost(
+        device=device,
+        dtype=best_dtype(device),
+        folders=comfy_folders(sys.modules["folder_paths"]),
+        stores_workflows=not options.disable_metadata,
+    )
 
 
 def comfy_folders(folder_paths: Any) -> Folders:

@@ -156,7 +156,9 @@ def alpha_of(mask: Tensor | None, index: int, height: int, width: int) -> Tensor
 
 
 def workflow_texts(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
-    """What a picture carries so that its graph can be opened from it."""
+    """What a picture carries so that its graph can be opened from it; nothing where the host does not want that."""
+    if not current_host().stores_workflows:
+        return {}
     parts = ({} if prompt is None else {"prompt": prompt}) | (extra_pnginfo or {})
     return {name: json.dumps(value) for name, value in parts.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ import torch
 from kintsugi.core import runtime
 from kintsugi.core.weights.locations import find_files
 from kintsugi.nodes import comfy_host
+
+MODULES = ("folder_paths", "comfy", "comfy.utils", "comfy.model_management", "comfy.cli_args")
 
 
 class InterruptProcessingException(Exception):  # noqa: N818
@@ -29,7 +31,7 @@ class Bar:
 
 @pytest.fixture
 def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    modules = {name: ModuleType(name) for name in ("folder_paths", "comfy", "comfy.utils", "comfy.model_management")}
+    modules = {name: ModuleType(name) for name in MODULES}
     paths: Any = modules["folder_paths"]
     paths.models_dir = str(tmp_path / "models")
     paths.folder_names_and_paths = {"vae": ([str(tmp_path / "models/vae"), str(tmp_path / "disk/vae")], {".safetensors"})}
@@ -51,6 +53,7 @@ def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
 
     management.throw_exception_if_processing_interrupted = check
     modules["comfy.utils"].ProgressBar = Bar  # type: ignore[attr-defined]
+    modules["comfy.cli_args"].args = SimpleNamespace(disable_metadata=False)  # type: ignore[attr-defined]
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(runtime, "_default_host", runtime._default_host)
@@ -80,6 +83,13 @@ def test_weights_are_found_in_every_folder_that_comfyui_knows(comfyui: dict[str,
         path.touch()
     assert list(find_files("vae")) == ["a.safetensors"]
     assert list(find_files("kintsugi/gendr")) == ["b.safetensors"]
+
+
+def test_pictures_carry_no_workflow_when_comfyui_writes_none(comfyui: dict[str, ModuleType]) -> None:
+    comfy_host.install_when_inside_comfyui()
+    assert comfy_host.comfy_host().stores_workflows
+    comfyui["comfy.cli_args"].args.disable_metadata = True  # type: ignore[attr-defined]
+    assert not comfy_host.comfy_host().stores_workflows
 
 
 def test_progress_moves_comfyuis_bar_and_shows_the_preview(comfyui: dict[str, ModuleType]) -> None:

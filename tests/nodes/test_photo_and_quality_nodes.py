@@ -64,6 +64,14 @@ def test_every_format_is_written_with_the_workflow(file_format: str, host: Local
             assert json.loads(Image.open(path).info["workflow"]) == {"nodes": []}
 
 
+def test_no_workflow_is_written_where_the_host_stores_none(host: LocalHost) -> None:
+    host.stores_workflows = False
+    (entry, _) = save(prompt={"1": {}}, extra_pnginfo={"workflow": {"nodes": []}})
+    (compared,) = KintsugiCompare().compare(PICTURES[:1], PICTURES[:1], "c", prompt={"1": {}})["ui"]["images"]
+    for name in (entry["filename"], compared["filename"]):
+        assert not {"prompt", "workflow"} & set(Image.open(host.folders.output / name).info)
+
+
 def test_metadata_is_kept_or_left_out(host: LocalHost) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
