@@ -35,6 +35,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+    except FileNotFoundError as error:
+        raise WeightsError("there is no such file.", where=str(path), way_out="Put it there, or choose `embedded`.") from error
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"cannot be read as safetensors ({error}).",

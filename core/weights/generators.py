@@ -65,7 +65,11 @@ def load_generator_files(method: str, student: Path, vae: Path, dtype: str) -> G
             f"holds {config.get('kind', 'something else')}, not {method}.", where=str(student), way_out="Choose a file of that method."
         )
     precision = DTYPES.get(dtype, current_host().dtype)
-    network = GenDR(build_unet(config["unet"]), torch.zeros(tensors["prompt"].shape), OneStepConstants(**config["one_step"]))
+    network = GenDR(
+        build_unet(config["unet"]),
+        torch.zeros_like(tensors.get("prompt", torch.zeros(1)), dtype=torch.float32),
+        OneStepConstants(**config["one_step"]),
+    )
     load_strictly(network, {name: tensor.float() for name, tensor in tensors.items()}, str(student))
     codec = LatentCodec(_placed(read_vae(str(vae)), precision))
     return Generator(f"{method} ({student.stem})", _placed(network, precision), Prior("mini", codec), config.get("border", 0))

@@ -1,13 +1,18 @@
-"""Our own weights files: written whole, and readable by whoever shares the folder."""
+"""Our own weights files: written whole, readable by whoever shares the folder, and refused by name when they do not fit."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from kintsugi.core.errors import WeightsError
+from kintsugi.core.runtime import LocalHost
+from kintsugi.core.weights import embedded
 from kintsugi.core.weights.files import read_weights, write_weights
+from kintsugi.core.weights.generators import load_generator, load_generator_files, weights_choices
 
 
 def test_tensors_and_configuration_come_back_in_the_dtype_they_are_stored_in(tmp_path: Path) -> None:
@@ -34,3 +39,47 @@ def test_what_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path: P
         write_weights(path, {"weight": torch.zeros(2)}, {"version": object()})
     assert read_weights(path)[1] == {"version": 1}
     assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def written(path: Path, **changes: Any) -> Path:
+    """The embedded generator with tensors replaced, or left out where the change is None."""
+    tensors, config = read_weights(embedded.GENERATORS["gendr"])
+    kept = {name: changes.get(name, tensor) for name, tensor in tensors.items()}
+    write_weights(path, {name: tensor for name, tensor in kept.items() if tensor is not None}, {**config, **changes.get("config", {})})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"prompt": None}, "tensor prompt is missing"),
+        ({"prompt": torch.zeros(1, 8, 5), "unet.conv_in.bias": None}, r"tensor unet\.conv_in\.bias is missing"),
+        ({"unet.conv_in.bias": torch.zeros(7)}, r"tensor unet\.conv_in\.bias is \[7\], expected \[96\]"),
+        ({"config": {"kind": "vae"}}, "holds vae, not gendr"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
+    path = written(tmp_path / "generator.safetensors", **changes)
+    with pytest.raises(WeightsError, match=fault) as refused:
+        load_generator_files("gendr", path, embedded.VAE, "fp32")
+    assert str(path) in str(refused.value)
+
+
+def test_a_cut_file_a_pickle_and_no_file_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    whole = embedded.VAE.read_bytes()
+    for name, content in (("cut.safetensors", whole[: len(whole) // 2]), ("pickle.safetensors", b"\x80\x02}q\x00.")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError, match="kintsugi convert"):
+            read_weights(tmp_path / name)
+    with pytest.raises(WeightsError, match="no such file"):
+        read_weights(tmp_path / "none.safetensors")
+
+
+def test_the_generators_own_file_is_taken_by_auto_and_by_name(host: LocalHost) -> None:
+    folder = host.folders.models / "kintsugi" / "gendr"
+    folder.mkdir(parents=True)
+    written(folder / "generator.safetensors")
+    assert weights_choices() == ["auto", "embedded", "gendr/generator.safetensors"]
+    assert load_generator("gendr", "auto").name == load_generator("gendr", "gendr/generator.safetensors").name == "gendr (generator)"
+    with pytest.raises(WeightsError, match="leaves the folder"):
+        load_generator("gendr", "../../secret.safetensors")
