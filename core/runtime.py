@@ -15,10 +15,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .errors import KintsugiError
+from .errors import KintsugiError, OutOfMemoryError
 from .folders import Folders
 
 log = logging.getLogger("kintsugi")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Progress(Protocol):
@@ -44,9 +46,6 @@ class Host(Protocol):
 
     def check_interrupted(self) -> None:
         """Raise Interrupted when the person cancelled."""
-
-    def free_memory(self) -> int:
-        """Bytes that may still be used on the device."""
 
 
 class SilentProgress:
@@ -79,9 +78,6 @@ class LocalHost:
     def check_interrupted(self) -> None:
         return None
 
-    def free_memory(self) -> int:
-        return device_free_memory(self.device)
-
 
 def best_device() -> torch.device:
     """CUDA, else Apple's MPS, else the CPU."""
@@ -97,13 +93,6 @@ def best_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     return torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
-
-
-def device_free_memory(device: torch.device) -> int:
-    """Bytes free on a CUDA device; elsewhere the machine's available memory."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return available_ram()
 
 
 def available_ram() -> int:
@@ -124,6 +113,7 @@ def set_default_host(factory: Callable[[], Host]) -> None:
 
 
 def current_host() -> Host:
+    """The host of this context: that of using_host(), else one made by the factory of set_default_host()."""
     host = _host.get()
     if host is None:
         host = _default_host()
@@ -161,20 +151,27 @@ def run_model(model: Callable[..., Tensor], *inputs: Tensor, **fixed: object) ->
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for CUDA's and MPS's out-of-memory errors and for the CPU allocator's."""
+    """True for CUDA's and MPS's out-of-memory errors and for the CPU allocator's (Linux and Windows word it differently)."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return (isinstance(error, RuntimeError) and "not enough memory" in str(error)) or "MPS backend out of memory" in str(error)
+    words = ("DefaultCPUAllocator", "not enough memory", "MPS backend out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def with_smaller_tiles(run: Callable[[int], Tensor], tile: int, minimum: int) -> Tensor:
-    """run(tile), and on out-of-memory again with half the tile, down to `minimum` (pixels or latent pixels)."""
+    """run(tile), and on out-of-memory again with half the tile, down to `minimum` (pixels or latent pixels).
+
+    Raises OutOfMemoryError when the smallest tile does not fit either.
+    """
     while True:
         try:
             return run(tile)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or tile // 2 < minimum:
+            if not is_out_of_memory(error):
                 raise
+            if tile // 2 < minimum:
+                way_out = "Close other programs, choose dtype bf16, or a smaller picture or scale."
+                raise OutOfMemoryError(f"tiles of {tile} pixels do not fit the memory either.", way_out=way_out) from error
             tile //= 2
             log.warning("Out of memory: trying again with tiles of %d.", tile)
             if torch.cuda.is_available():

@@ -14,14 +14,12 @@ import torch
 
 from ..core.errors import BadValueError, Interrupted
 from ..core.folders import Folders, default_models_directory
-from ..core.runtime import LocalHost, Progress, best_device, best_dtype, using_host
+from ..core.runtime import DTYPES, LocalHost, Progress, best_device, best_dtype, using_host
 from ..core.weights.locations import EXTRA_MODEL_PATHS, with_extra_model_paths
 from .progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from .options import HostOptions
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass

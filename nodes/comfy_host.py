@@ -63,7 +63,7 @@ def comfy_folders(folder_paths: Any) -> Folders:
 
 
 class ComfyHost(LocalHost):
-    """Device, progress bar, cancel button and memory of the ComfyUI we run in."""
+    """Device, progress bar and cancel button of the ComfyUI we run in."""
 
     def progress(self, total: int, label: str) -> Progress:
         return ComfyProgress(total, self)
@@ -71,9 +71,6 @@ class ComfyHost(LocalHost):
     def check_interrupted(self) -> None:
         """Raises ComfyUI's own exception, which its executor expects."""
         _model_management().throw_exception_if_processing_interrupted()
-
-    def free_memory(self) -> int:
-        return int(_model_management().get_free_memory(self.device))
 
 
 class ComfyProgress:

@@ -11,7 +11,8 @@ from ..core.imaging.color_fix import Method
 from ..core.methods.coding import decode_latent, encode_picture
 from ..core.methods.one_step import Generator, Tiling, restore, restore_latent
 from ..core.models.prior import Prior
-from ..core.weights.generators import DTYPES, METHODS, load_generator, weights_choices
+from ..core.runtime import DTYPES
+from ..core.weights.generators import METHODS, load_generator, weights_choices
 from .sockets import GENERATOR, PRIOR, InputTypes, choice, integer, number, seed, socket
 
 CATEGORY = "image/restoration/one step"

@@ -15,7 +15,7 @@ from ..methods.one_step import Generator
 from ..models.codec import LatentCodec
 from ..models.mini import build_unet
 from ..models.prior import Prior
-from ..runtime import current_host
+from ..runtime import DTYPES, current_host
 from . import embedded
 from .files import load_strictly, read_weights
 from .locations import find_files, find_weights
@@ -28,8 +28,6 @@ PUBLISHED = {"gendr": "gendr/generator.safetensors"}
 log = logging.getLogger("kintsugi")
 
 Network = TypeVar("Network", bound=nn.Module)
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def weights_choices() -> list[str]:

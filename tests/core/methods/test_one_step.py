@@ -124,6 +124,18 @@ def test_every_window_is_framed_by_its_border_and_cropped_again(generator: Gener
     assert calls == [(1, 4, 24, 28)] * 2
 
 
+def test_memory_that_even_the_smallest_tile_exceeds_is_told_with_the_way_out(generator: Generator) -> None:
+    def ask_for_too_much(_: object, __: object) -> None:
+        torch.empty(10**15)
+
+    hook = generator.method.unet.register_forward_pre_hook(ask_for_too_much)  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(OutOfMemoryError, match="tiles of 64 pixels"):
+            restore(generator, torch.rand(1, 96, 96, 3), 1.0, 0, Tiling(128, 16))
+    finally:
+        hook.remove()
+
+
 def test_a_latent_of_any_size_is_restored(generator: Generator) -> None:
     latent = torch.randn(2, 4, 7, 9)
     assert restore_latent(generator, latent, 0).shape == latent.shape
