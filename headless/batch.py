@@ -12,10 +12,11 @@ import torch
 
 from ..core.errors import FileAccessError, KintsugiError, PictureError
 from ..core.folders import Folders
+from ..core.picture_files import PICTURE_SUFFIXES, file_sha256
 from ..core.runtime import current_host
 from .changes import Prompt, only_loader, picture_inputs, seeds_of
-from .manifest import NAME, Record, append_record, file_sha256, json_sha256, read_manifest, write_manifest
-from .results import PICTURE_SUFFIXES, final_names, make_folder, move_all, output_stems, remove_left_staging, staging_folder
+from .manifest import NAME, Record, append_record, json_sha256, read_manifest, write_manifest
+from .results import final_names, make_folder, move_all, output_stems, remove_left_staging, staging_folder
 from .run import WorkflowRunner
 
 

@@ -84,15 +84,6 @@ def _line(record: Record) -> str:
     return json.dumps(asdict(record)) + "\n"
 
 
-def file_sha256(path: Path) -> str:
-    """FileAccessError when the file cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise FileAccessError(f"cannot be read: {error.strerror}.", where=str(path), way_out="Check its permissions.") from error
-
-
 def json_sha256(value: Any) -> str:
     """Of the value's canonical JSON: keys sorted, no spaces."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -11,11 +11,9 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from ..core.errors import FileAccessError
-from ..core.imaging.photo import SUFFIXES
 from ..core.imaging.reading import open_image
 
 STAGING_PREFIX = ".kintsugi-"
-PICTURE_SUFFIXES = frozenset({*SUFFIXES, ".bmp", ".gif"})
 
 
 @contextmanager

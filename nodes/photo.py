@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,16 +11,16 @@ from torch import Tensor
 
 from ..core.errors import FileAccessError
 from ..core.file_names import next_file_names
-from ..core.imaging.photo import FORMATS, SUFFIXES, BitDepth, PhotoDetails, as_format, suffix_of
+from ..core.imaging.alpha import alpha_of
+from ..core.imaging.photo import FORMATS, BitDepth, PhotoDetails, as_format, suffix_of
 from ..core.imaging.reading import read_photo
-from ..core.imaging.resize import resize
 from ..core.imaging.writing import QUALITY, write_photo
+from ..core.picture_files import file_sha256, picture_names, shown
 from ..core.runtime import current_host
 from .sockets import PHOTO, InputTypes, choice, integer, socket, switch, text
 
 CATEGORY = "image/restoration/files"
 SAME = "same as source"
-LISTED = (*SUFFIXES, ".bmp", ".gif")
 
 
 class KintsugiLoadPhoto:
@@ -59,14 +57,7 @@ class KintsugiLoadPhoto:
 
     @classmethod
     def IS_CHANGED(cls, image: str) -> str:  # noqa: N802
-        path = current_host().folders.find(image)
-        try:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise FileAccessError(
-                f"cannot be read ({error.strerror}).", where=str(path), way_out="Check the name and the folder."
-            ) from None
+        return file_sha256(current_host().folders.find(image))
 
     def load(self, image: str) -> tuple[Tensor, Tensor, PhotoDetails]:
         photo = read_photo(current_host().folders.find(image))
@@ -138,35 +129,12 @@ class KintsugiSavePhoto:
         return {"ui": {"images": [shown(path, folder) for path in paths]}}
 
 
-def picture_names(folder: Path) -> list[str]:
-    """The pictures directly in a folder, by name; none where it is missing."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in LISTED and path.is_file())
-
-
-def alpha_of(mask: Tensor | None, index: int, height: int, width: int) -> Tensor | None:
-    """Alpha [height, width] for picture `index`; None when nothing is transparent."""
-    if mask is None:
-        return None
-    one = mask.reshape(-1, 1, *mask.shape[-2:])[min(index, mask[..., 0, 0].numel() - 1)][None]
-    if not one.any():
-        return None
-    return 1 - resize(one, height, width, "bicubic").clamp(0, 1)[0, 0]
-
-
 def workflow_texts(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
     """What a picture carries so that its graph can be opened from it; nothing where the host does not want that."""
     if not current_host().stores_workflows:
         return {}
     parts = ({} if prompt is None else {"prompt": prompt}) | (extra_pnginfo or {})
     return {name: json.dumps(value) for name, value in parts.items()}
-
-
-def shown(path: Path, folder: Path, kind: str = "output") -> dict[str, str]:
-    """A written file as the frontend asks for it."""
-    subfolder = path.parent.relative_to(folder.resolve()).as_posix()
-    return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": kind}
 
 
 NODES: tuple[type, ...] = (KintsugiLoadPhoto, KintsugiSavePhoto)

@@ -11,9 +11,10 @@ from ..core.errors import BadValueError
 from ..core.file_names import next_file_names
 from ..core.imaging.resize import resize
 from ..core.imaging.writing import write_photo
+from ..core.picture_files import shown
 from ..core.quality import METRICS, PYIQA_PREFIX, find_metric, measure, parse_metrics
 from ..core.runtime import current_host
-from .photo import shown, workflow_texts
+from .photo import workflow_texts
 from .sockets import InputTypes, socket, text
 
 CATEGORY = "image/restoration/quality"

@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..core.degradation.pipeline import degrade
 from ..core.errors import RecipeError
 from ..core.folders import user_data_directory
+from ..core.picture_files import PICTURE_SUFFIXES
 from .procedural.bank import load_bank
 from .recipe import DataSettings, Recipe
-
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 class PictureSource(Protocol):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import string
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,18 +15,10 @@ from torch import Tensor
 
 from ..errors import BadValueError, FileAccessError, PictureError
 from ..file_names import next_file_names, written_whole
+from ..picture_files import file_sha256, picture_names, shown
 from ..runtime import current_host
 
-_PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 _EMPTY_MASK = (64, 64)
-
-
-def input_pictures() -> list[str]:
-    """Names of the pictures in the host's input folder; none when there is no such folder."""
-    folder = current_host().folders.input
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _PICTURE_SUFFIXES)
 
 
 class LoadImage:
@@ -40,7 +30,11 @@ class LoadImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        return {"required": {"image": (input_pictures(), {"image_upload": True, "tooltip": "A file of the input folder."})}}
+        return {
+            "required": {
+                "image": (picture_names(current_host().folders.input), {"image_upload": True, "tooltip": "A file of the input folder."})
+            }
+        }
 
     def load_image(self, image: str) -> tuple[Tensor, Tensor]:
         """image: a name in the input folder, or an annotated one such as `a.png [output]`.
@@ -59,8 +53,7 @@ class LoadImage:
 
     @classmethod
     def IS_CHANGED(cls, image: str) -> str:  # noqa: N802
-        with current_host().folders.find(image).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(current_host().folders.find(image))
 
     @classmethod
     def VALIDATE_INPUTS(cls, image: str | None) -> bool | str:  # noqa: N802
@@ -151,7 +144,7 @@ class SaveImage:
             pixels = np.clip(255.0 * image.cpu().numpy(), 0, 255).astype(np.uint8)
             with written_whole(path) as temporary:
                 Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=texts, compress_level=self.COMPRESSION)
-        return {"ui": {"images": [_shown(path, folder, self.KIND) for path in paths]}}
+        return {"ui": {"images": [shown(path, folder, self.KIND) for path in paths]}}
 
 
 def png_texts(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None) -> PngInfo:
@@ -162,11 +155,6 @@ def png_texts(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | Non
     for name, content in (extra_pnginfo or {}).items():
         texts.add_text(name, json.dumps(content))
     return texts
-
-
-def _shown(path: Path, folder: Path, kind: str) -> dict[str, str]:
-    subfolder = path.parent.relative_to(folder.resolve()).as_posix()
-    return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": kind}
 
 
 class PreviewImage(SaveImage):
