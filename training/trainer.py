@@ -59,22 +59,23 @@ class Trainer:
         bar = tqdm(total=self.recipe.steps, initial=self.step, unit="step", disable=not self.accelerator.is_local_main_process)
         started = time.monotonic() - self.seconds
         while self.step < self.recipe.steps:
-            losses = self._update(batches)
+            rate = self._rate()
+            losses = self._update(batches, rate)
             self.step += 1
             self.seconds = time.monotonic() - started
-            steps_log.write({"step": self.step, **losses, "lr": self._rate(), "seconds": round(self.seconds, 1)})
+            steps_log.write({"step": self.step, **losses, "lr": rate, "seconds": round(self.seconds, 1)})
             bar.update()
             bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
             self._keep()
         bar.close()
         return self._export()
 
-    def _update(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, float]:
-        """One optimizer update over `accumulate` batches; the losses' means."""
+    def _update(self, batches: Iterator[dict[str, Tensor]], rate: float) -> dict[str, float]:
+        """One optimizer update over `accumulate` batches at this learning rate; the losses' means."""
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
         weights = self.recipe.loss_weights(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = rate
         totals: dict[str, float] = {}
         self.model.train()
         for _ in range(self.recipe.accumulate):

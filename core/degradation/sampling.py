@@ -37,6 +37,7 @@ class Dice:
         return mean + deviation * float(torch.randn((), generator=self._generator, dtype=torch.float64))
 
     def pick(self, weights: Mapping[Key, float]) -> Key:
+        """One of the names, each with a probability in proportion to its weight."""
         threshold = self.uniform((0.0, sum(weights.values())))
         for name, weight in weights.items():
             threshold -= weight

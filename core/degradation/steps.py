@@ -6,6 +6,7 @@ A step applies to one picture [1, 3, H, W] in 0..1. It holds its own noise seed 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -24,14 +25,14 @@ NoiseSeed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0, le=1000)]
 
 
-class Step(BaseModel):
+class Step(BaseModel, ABC):
     """One operation with its numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @abstractmethod
     def apply(self, picture: Tensor) -> Tensor:
         """The picture [1, 3, H, W] after this step."""
-        raise NotImplementedError
 
 
 class Sharpen(Step):
@@ -56,6 +57,7 @@ class Blur(Step):
     beta: Positive = 1.0
 
     def kernel(self) -> Tensor:
+        """[size, size] float64, sum 1."""
         shape, _, spread = self.family.rpartition("-")
         sigma_y = self.sigma_y if spread == "aniso" else None
         if shape == "generalised":

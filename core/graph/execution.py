@@ -80,6 +80,7 @@ class Execution:
         self._result = ExecutionResult("success", {}, {}, self._graph)
 
     def run(self) -> ExecutionResult:
+        """Visit nodes until the outputs have run, one fails or the person interrupts. Raises WorkflowError for a circle."""
         result = self._result
         try:
             self._start()

@@ -72,6 +72,7 @@ class ImageScale:
         }
 
     def upscale(self, image: Tensor, upscale_method: str, width: int, height: int, crop: str) -> tuple[Tensor]:
+        """image [B, H, W, C] -> [B, height, width, C], sides in pixels; both 0 returns the input."""
         if width == 0 and height == 0:
             return (image,)
         old_height, old_width = image.shape[1:3]
@@ -93,6 +94,7 @@ class ImageScaleBy:
         return {"required": {"image": _IMAGE, "upscale_method": _METHOD, "scale_by": ("FLOAT", factor)}}
 
     def upscale(self, image: Tensor, upscale_method: str, scale_by: float) -> tuple[Tensor]:
+        """image [B, H, W, C] -> both sides times scale_by, rounded; BadValueError when no pixel is left."""
         height, width = (round(side * scale_by) for side in image.shape[1:3])
         if height == 0 or width == 0:
             raise BadValueError(f"A picture of {image.shape[2]}x{image.shape[1]} pixels scaled by {scale_by} has no pixels left.")
@@ -111,6 +113,7 @@ class ImageInvert:
         return {"required": {"image": _IMAGE}}
 
     def invert(self, image: Tensor) -> tuple[Tensor]:
+        """1 - image, any shape, 0..1."""
         return (1.0 - image,)
 
 
@@ -127,6 +130,7 @@ class ImageBatch:
         return {"required": {"image1": _IMAGE, "image2": second}}
 
     def batch(self, image1: Tensor, image2: Tensor) -> tuple[Tensor]:
+        """[B1, H, W, C] and [B2, h, w, C] -> [B1 + B2, H, W, C]; BadValueError for unequal channels."""
         if image1.shape[-1] != image2.shape[-1]:
             raise BadValueError(f"The pictures have {image1.shape[-1]} and {image2.shape[-1]} channels, expected equal numbers.")
         if image1.shape[1:3] != image2.shape[1:3]:

@@ -74,6 +74,7 @@ class _Check:
         self._faults: dict[str, list[Fault]] = {}
 
     def outputs(self, wanted: list[str]) -> Validation:
+        """Which of these output nodes may run, and the faults of everything they need."""
         order = self._upstream_first(wanted)
         for node_id in order:
             node = self._prompt[node_id]

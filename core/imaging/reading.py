@@ -237,6 +237,7 @@ def deep_samples(path: Path, image: Image.Image) -> Array:
 
 
 def kornia_samples(path: Path) -> Array:
+    """uint16 [H, W, C] of a 16-bit PNG or TIFF; PictureError when the library cannot read it or finds other samples."""
     import kornia_rs
 
     try:

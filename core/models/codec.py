@@ -29,6 +29,7 @@ class LatentCodec:
 
     @property
     def channels(self) -> int:
+        """C of a latent [B, C, h, w]."""
         return int(self.vae.config.latent_channels)
 
     @torch.inference_mode()

@@ -31,12 +31,14 @@ def unet_config(
 
 
 def build_vae(config: dict[str, Any]) -> AutoencoderKL:
+    """The VAE of a vae_config(), randomly initialised, float32."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL.from_config(config)
 
 
 def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
+    """The U-Net of a diffusers configuration, randomly initialised, float32."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel.from_config(config)

@@ -60,8 +60,3 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> 
         more = f" and {len(faults) - 3} more faults" if len(faults) > 3 else ""
         raise WeightsError("; ".join(faults[:3]) + more + ".", where=where, way_out="The file is of another model or another size.")
     module.load_state_dict(tensors)
-
-
-def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors below `prefix`, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

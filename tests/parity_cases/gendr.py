@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from kintsugi.core.methods.gendr import GenDR, OneStepConstants
 from kintsugi.core.models.mini import build_unet
-from kintsugi.core.weights.files import load_strictly, with_prefix
+from kintsugi.core.weights.files import load_strictly
 from parity_cases.sidecar import Case, Check, Sidecar
 from torch import Tensor
 
@@ -31,7 +31,8 @@ def readings(sidecar: Sidecar) -> dict[str, OneStepConstants]:
 def student(sidecar: Sidecar, constants: OneStepConstants) -> GenDR:
     config: dict[str, Any] = sidecar.content["unet_config"]
     unet = build_unet(config)
-    load_strictly(unet, with_prefix(sidecar.tensors, "w.theta."), str(sidecar.path))
+    weights = {name.removeprefix("w.theta."): tensor for name, tensor in sidecar.tensors.items() if name.startswith("w.theta.")}
+    load_strictly(unet, weights, str(sidecar.path))
     return GenDR(unet, sidecar.tensor("prompt"), constants).eval()
 
 

@@ -63,10 +63,10 @@ def stop_after(trainer: Trainer, steps: int) -> None:
     """Ctrl-C in the middle of step `steps` + 1: the newest checkpoint is older than that."""
     update = trainer._update
 
-    def interrupted(batches: object) -> dict[str, float]:
+    def interrupted(batches: object, rate: float) -> dict[str, float]:
         if trainer.step == steps:
             raise KeyboardInterrupt
-        return update(batches)
+        return update(batches, rate)
 
     trainer._update = interrupted  # type: ignore[method-assign]
 
