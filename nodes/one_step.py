@@ -10,10 +10,13 @@ from ..core.imaging.color_fix import METHODS as COLOR_FIXES
 from ..core.imaging.color_fix import Method
 from ..core.methods.coding import decode_latent, encode_picture
 from ..core.methods.one_step import Generator, Tiling, restore, restore_latent
+from ..core.models.offload import OFFLOADS, Offload
 from ..core.models.prior import Prior
 from ..core.runtime import DTYPES
+from ..core.weights.bases import base_choices
 from ..core.weights.generators import METHODS, load_generator, weights_choices
-from .sockets import GENERATOR, PRIOR, InputTypes, choice, integer, number, seed, socket
+from ..core.weights.options import POSTERIORS, PRESETS, LoadOptions, Posterior
+from .sockets import GENERATOR, PRIOR, InputTypes, choice, integer, number, seed, socket, switch, text
 
 CATEGORY = "image/restoration/one step"
 Latent = dict[str, Any]
@@ -24,10 +27,10 @@ def tile_size() -> Any:
 
 
 class KintsugiLoadGenerator:
-    DISPLAY_NAME = "Load One-Step Generator (GenDR)"
+    DISPLAY_NAME = "Load One-Step Generator (TSD-SR, GenDR, InstaRevive)"
     DESCRIPTION = "Load a restorer that needs a single network call, with the prior that encodes and decodes for it."
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["restorer", "super-resolution model", "GenDR", "one-step diffusion", "checkpoint"]
+    SEARCH_ALIASES = ["restorer", "super-resolution model", "TSD-SR", "GenDR", "InstaRevive", "one-step diffusion", "checkpoint"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = (GENERATOR, PRIOR), ("generator", "prior"), "load"
     OUTPUT_TOOLTIPS = ("The restorer, for Restore Image and Restore Latent.", "Its prior, for Encode and Decode.")
 
@@ -35,18 +38,54 @@ class KintsugiLoadGenerator:
     def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
         return {
             "required": {
-                "method": choice(list(METHODS), "gendr", "The published method. gendr: one U-Net call with a stored prompt."),
+                "method": choice(
+                    list(METHODS),
+                    "gendr",
+                    "The published method: a one-step Stable Diffusion 3 (tsd-sr), U-Net (gendr) or PixArt (instarevive).",
+                ),
                 "weights": choice(
                     weights_choices(),
                     "auto",
                     "auto: the full-size file when it is there, else the small embedded weights (the log says which).",
                 ),
                 "dtype": choice(["auto", *DTYPES], "auto", "Number format of the networks. auto: fp32 on a CPU, bf16 on a GPU."),
-            }
+            },
+            "optional": {
+                "offload": choice(
+                    list(OFFLOADS),
+                    "none",
+                    "For small GPUs: weights wait in main memory between calls, whole (model) or in groups, or are kept in 8 bits.",
+                    advanced=True,
+                ),
+                "base": choice(
+                    ["auto", *base_choices()],
+                    "auto",
+                    "The published prior that TSD-SR's adapters or InstaRevive's VAE and text encoder belong to. auto looks for it.",
+                    advanced=True,
+                ),
+                "preset": choice(list(PRESETS), "photo", "What InstaRevive is told the picture is: its stored prompt.", advanced=True),
+                "posterior": choice(
+                    list(POSTERIORS), "sample", "How TSD-SR encodes: sample, as it was trained (by the seed), or mean.", advanced=True
+                ),
+                "fold_constants": switch(
+                    True, "Compute once what the stored prompt decides: less memory. Off lets Restore Image take a prompt.", advanced=True
+                ),
+            },
         }
 
-    def load(self, method: str, weights: str, dtype: str) -> tuple[Generator, Prior]:
-        generator = load_generator(method, weights, dtype)
+    def load(
+        self,
+        method: str,
+        weights: str,
+        dtype: str,
+        offload: Offload = "none",
+        base: str = "auto",
+        preset: str = "photo",
+        posterior: Posterior = "sample",
+        fold_constants: bool = True,
+    ) -> tuple[Generator, Prior]:
+        options = LoadOptions(offload=offload, base=base, preset=preset, posterior=posterior, fold_constants=fold_constants)
+        generator = load_generator(method, weights, dtype, options)
         return generator, generator.prior
 
 
@@ -75,13 +114,28 @@ class KintsugiRestoreOneStep:
                     "wavelet",
                     "Take the colours of the degraded picture: wavelet (low frequencies), adain (mean and contrast), lab.",
                 ),
-            }
+            },
+            "optional": {
+                "prompt": text(
+                    "", "What the picture shows, instead of the stored prompt. Needs text encoders and fold_constants off.", multiline=True
+                ),
+                "mask": socket("MASK", "Restore only what is white here (inpainting); the rest keeps its pixels."),
+            },
         }
 
     def restore(
-        self, generator: Generator, image: Tensor, scale: float, seed: int, tile: int, overlap: int, color_fix: Method
+        self,
+        generator: Generator,
+        image: Tensor,
+        scale: float,
+        seed: int,
+        tile: int,
+        overlap: int,
+        color_fix: Method,
+        prompt: str = "",
+        mask: Tensor | None = None,
     ) -> tuple[Tensor]:
-        return (restore(generator, image, scale, seed, Tiling(tile, overlap), color_fix),)
+        return (restore(generator.with_prompt(prompt), image, scale, seed, Tiling(tile, overlap), color_fix, mask),)
 
 
 class KintsugiOneStepLatent:

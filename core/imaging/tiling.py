@@ -74,15 +74,16 @@ def feather_weights(starts: Sequence[int], size: int) -> list[Tensor]:
     return [(ramp / total[start : start + size]).float() for start, ramp in zip(starts, ramps, strict=True)]
 
 
-def blend_tiles(
-    run: Callable[[Tensor], Tensor], picture: Tensor, plan: Sequence[Tile], scale: Fraction | int = 1, label: str = "Tiles"
-) -> Tensor:
-    """run() on every tile [B, C, h, w] of `picture` [B, C, H, W], blended with feathers into float32 [B, C', H * scale, W * scale].
+# What runs on tiles: the windows [T * B, C, h, w] of T tiles, one after the other, and where they lie.
+OnTiles = Callable[[Tensor, Sequence[Tile]], Tensor]
+
+
+def blend_tiles(run: OnTiles, picture: Tensor, plan: Sequence[Tile], scale: Fraction | int = 1, label: str = "Tiles") -> Tensor:
+    """run(windows, tiles) on `picture` [B, C, H, W], blended with feathers into float32 [B, C', H * scale, W * scale].
 
     run may change the channels and scales both sides by `scale` (4 for a decoder, Fraction(1, 4) for an encoder); results lie
-    on the picture's device. run gets as many tiles at a time as the host's micro-batch holds, one after the other in the
-    batch dimension; the progress takes a step per tile and an interruption is noticed between calls. Memory beside run's
-    own: the result and those tiles.
+    on the picture's device. run gets as many tiles at a time as the host's micro-batch holds; the progress takes a step per
+    tile and an interruption is noticed between calls. Memory beside run's own: the result and those tiles.
     """
     height, width = scaled(picture.shape[2], scale), scaled(picture.shape[3], scale)
     tops = sorted({scaled(tile.top, scale) for tile in plan})
@@ -106,14 +107,20 @@ def blend_tiles(
     return blended
 
 
-def results_of(run: Callable[[Tensor], Tensor], picture: Tensor, plan: Sequence[Tile]) -> Iterator[tuple[Tile, Tensor]]:
+def windows_of(planes: Tensor, tiles: Sequence[Tile], scale: Fraction | int = 1) -> Tensor:
+    """[T * B, C, h, w]: what lies at T tiles of planes [B, C, H, W], whose sides are `scale` times those the tiles count in."""
+    boxes = [[scaled(side, scale) for side in (tile.top, tile.left, tile.height, tile.width)] for tile in tiles]
+    windows = [planes[:, :, top : top + height, left : left + width] for top, left, height, width in boxes]
+    return torch.cat(windows) if len(windows) > 1 else windows[0]
+
+
+def results_of(run: OnTiles, picture: Tensor, plan: Sequence[Tile]) -> Iterator[tuple[Tile, Tensor]]:
     """Each tile with what run made of it, [B, C', h', w'] float32 on the picture's device, a micro-batch per call."""
     batch = picture.shape[0]
     together = max(1, current_host().micro_batch // batch)
     for first in range(0, len(plan), together):
         tiles = plan[first : first + together]
-        windows = [picture[:, :, tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] for tile in tiles]
-        results = run(torch.cat(windows) if len(windows) > 1 else windows[0])
+        results = run(windows_of(picture, tiles), tiles)
         yield from zip(tiles, results.to(picture.device, torch.float32).split(batch), strict=True)
 
 

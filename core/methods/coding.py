@@ -27,7 +27,7 @@ def encode_picture(prior: Prior, pictures: Tensor, tile: int) -> Tensor:
 
     def run(size: int) -> Tensor:
         plan = plan_windows(planes, size, OVERLAP, codec.downscale)
-        return blend_tiles(lambda window: codec.encode(window.to(device)), planes, plan, Fraction(1, codec.downscale), "Encoding")
+        return blend_tiles(lambda window, _: codec.encode(window.to(device)), planes, plan, Fraction(1, codec.downscale), "Encoding")
 
     return with_smaller_tiles(run, tile, SMALLEST_TILE)
 
@@ -44,6 +44,6 @@ def decode_latent(prior: Prior, latent: Tensor, tile: int) -> Tensor:
 
     def run(size: int) -> Tensor:
         plan = plan_windows(latent, size // codec.downscale, OVERLAP // codec.downscale, 1)
-        return blend_tiles(lambda window: codec.decode(window.to(device)), latent, plan, codec.downscale, "Decoding")
+        return blend_tiles(lambda window, _: codec.decode(window.to(device)), latent, plan, codec.downscale, "Decoding")
 
     return with_smaller_tiles(run, tile, SMALLEST_TILE).clamp_(0, 1).permute(0, 2, 3, 1)

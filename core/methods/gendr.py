@@ -14,10 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion import constant_schedule
+from ..models.folding import fold_constants, require_unfolded
+from ..models.prompt import PromptEmbedding
 from ..runtime import run_model
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
+
+# What the prompt and the timestep alone decide, by its name in the U-Net.
+CONSTANTS = ("time_embedding", "*.time_emb_proj", "*.attn2.to_k", "*.attn2.to_v")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,16 @@ class GenDR(nn.Module):
         """Sides of a latent must be multiples of this: the U-Net halves them once per level but the last."""
         return int(2 ** (len(self.unet.config.block_out_channels) - 1))
 
+    @property
+    def noise_channels(self) -> int:
+        """GenDR draws nothing."""
+        return 0
+
+    def with_prompt(self, prompt: PromptEmbedding) -> GenDR:
+        """The same U-Net with another prompt embedding [1, N, D]. Raises BadValueError when constants are folded."""
+        require_unfolded(self.unet, "GenDR")
+        return GenDR(self.unet, prompt.tokens.to(self.prompt), self.constants)
+
     def forward(self, latent: Tensor) -> Tensor:
         """Restored latent [B, C, h, w] (scaled) from the low-quality one: equation (2)."""
         prompt = self.prompt.to(latent.dtype).expand(latent.shape[0], -1, -1)
@@ -57,8 +72,14 @@ class GenDR(nn.Module):
         eps = self.unet(latent, timestep, encoder_hidden_states=prompt).sample
         return self.schedule.clean(latent, eps, timestep, "epsilon")
 
+    def fold(self) -> None:
+        """Compute once what prompt and timestep decide, and drop the modules that did; no other prompt is possible then."""
+        side = self.latent_multiple
+        picture = self.prompt.new_zeros(1, self.unet.config.in_channels, side, side)
+        fold_constants(self.unet, CONSTANTS, lambda: self(picture))
+
     @torch.inference_mode()
-    def restore_latent(self, latent: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """forward() in micro-batches, float32 in and out. GenDR draws nothing, so the generators stay unused."""
+    def restore_latent(self, latent: Tensor, noise: Tensor | None) -> Tensor:
+        """forward() in micro-batches, float32 in and out. GenDR draws nothing, so noise is None."""
         parameter = next(self.unet.parameters())
         return run_model(self, latent.to(parameter)).float().to(latent.device)

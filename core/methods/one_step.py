@@ -1,26 +1,32 @@
 """From a degraded picture to a restored one, for every method that needs a single network call.
 
-Enlarge, pad, then per tile: encode, one step, decode; blend, crop, correct the colour once over the whole picture.
+Enlarge, pad, then per tile: encode, one step, decode; blend, crop, correct the colour once over the whole picture. Noise,
+where a method wants some, is drawn once per latent pixel of the whole picture, so that tiles agree about it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import BadValueError, OutOfMemoryError
 from ..imaging.color_fix import Method, fix_colors
 from ..imaging.padding import crop_around, pad_around, pad_to_multiple, plan_windows
 from ..imaging.resize import resize
-from ..imaging.tiling import blend_tiles
+from ..imaging.tiling import Tile, blend_tiles, windows_of
 from ..models.prior import Prior
-from ..randomness import picture_generators
+from ..models.prompt import PromptEmbedding
+from ..randomness import draw_noise, picture_generators
 from ..runtime import available_ram, current_host, require_finite, with_smaller_tiles
 
 SMALLEST_TILE = 64
+SMALLEST_LATENT_TILE = 16
 # Float32 pictures of the result's size that live at once: enlarged, blended, weights, corrected, plus one of headroom.
 LIVE_PICTURES = 5
 
@@ -32,8 +38,15 @@ class OneStepMethod(Protocol):
     def latent_multiple(self) -> int:
         """Sides of a latent must be multiples of this."""
 
-    def restore_latent(self, latent: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """Scaled latent [B, C, h, w] float32 of the restored picture, noise drawn from each picture's generator."""
+    @property
+    def noise_channels(self) -> int:
+        """Channels of standard normal noise that restore_latent() takes beside the latent; 0 for none."""
+
+    def restore_latent(self, latent: Tensor, noise: Tensor | None) -> Tensor:
+        """Scaled latent [B, C, h, w] float32 of the restored picture; noise [B, noise_channels, h, w] or None."""
+
+    def with_prompt(self, prompt: PromptEmbedding) -> OneStepMethod:
+        """The same network with another prompt. Raises BadValueError when its prompt is folded into it."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +54,23 @@ class Generator:
     """A one-step restorer with the prior its latents belong to: the GENERATOR socket.
 
     border: pixels of reflection around every window, cropped again, for networks whose zero padding shows at edges.
+    samples_posterior: whether the VAE's posterior is sampled, as TSD-SR was trained, or its mode taken.
     """
 
     name: str
     method: OneStepMethod
     prior: Prior
     border: int = 0
+    samples_posterior: bool = False
 
     @property
     def multiple(self) -> int:
         """Sides of what goes through the networks must be multiples of this, in pixels."""
         return self.method.latent_multiple * self.prior.codec.downscale
+
+    def with_prompt(self, text: str) -> Generator:
+        """The same restorer told what the picture shows; the stored prompt stays for an empty text. Raises BadValueError."""
+        return replace(self, method=self.method.with_prompt(self.prior.encode_prompt(text))) if text.strip() else self
 
 
 @dataclass(frozen=True)
@@ -62,58 +81,123 @@ class Tiling:
     overlap: int = 64
 
 
-def restore(generator: Generator, pictures: Tensor, scale: float, seed: int, tiling: Tiling, color_fix: Method = "none") -> Tensor:
+def restore(
+    generator: Generator,
+    pictures: Tensor,
+    scale: float,
+    seed: int,
+    tiling: Tiling,
+    color_fix: Method = "none",
+    mask: Tensor | None = None,
+) -> Tensor:
     """Restored pictures [B, round(scale H), round(scale W), 3] in 0..1 of pictures [B, H, W, 3] in 0..1.
 
-    seed: picture i uses seed + i. Raises BadValueError for empty or non-finite input, OutOfMemoryError before any work
-    when the result would not fit the machine's memory.
+    seed: picture i uses seed + i. mask [B or 1, H, W] in 0..1: what it leaves at 0 is kept, in the latent (InstaRevive's
+    inpainting, x_0 = m x_0 + (1 - m) z_l) and in the pixels. Raises BadValueError for empty or non-finite input and a mask of
+    another size, OutOfMemoryError before any work when the result would not fit the machine's memory.
     """
     require_finite(pictures, "The picture")
     _require_memory(pictures.shape, scale)
-    generators = picture_generators(seed, pictures.shape[0])
+    masks = [None] * pictures.shape[0] if mask is None else _checked_masks(mask, pictures)
+    noises = picture_generators(seed, pictures.shape[0])
     restored = [
-        _restore_one(generator, picture, scale, noise, tiling, color_fix)
-        for picture, noise in zip(pictures.split(1), generators, strict=True)
+        _restore_one(generator, picture, scale, noise, tiling, color_fix, area)
+        for picture, noise, area in zip(pictures.split(1), noises, masks, strict=True)
     ]
     return torch.cat(restored)
 
 
-def _restore_one(generator: Generator, picture: Tensor, scale: float, noise: torch.Generator, tiling: Tiling, color_fix: Method) -> Tensor:
+def _checked_masks(mask: Tensor, pictures: Tensor) -> list[Tensor | None]:
+    """One mask [1, 1, H, W] per picture."""
+    batch, height, width, _ = pictures.shape
+    if mask.shape[1:] != (height, width) or mask.shape[0] not in (1, batch):
+        raise BadValueError(
+            f"the mask is {list(mask.shape)}, expected [{batch} or 1, {height}, {width}] as the pictures are.",
+            way_out="Resize the mask to the picture, or draw it on the picture itself.",
+        )
+    require_finite(mask, "The mask")
+    return list(mask[:, None].clamp(0, 1).expand(batch, -1, -1, -1).split(1))
+
+
+def _restore_one(
+    generator: Generator, picture: Tensor, scale: float, noise: torch.Generator, tiling: Tiling, color_fix: Method, mask: Tensor | None
+) -> Tensor:
     planes = picture.permute(0, 3, 1, 2)
     height, width = (max(1, round(side * scale)) for side in planes.shape[-2:])
     enlarged = planes if (height, width) == planes.shape[-2:] else resize(planes, height, width, "bicubic").clamp(0, 1)
-    restored = with_smaller_tiles(lambda tile: _restore_tiled(generator, enlarged, noise, tile, tiling.overlap), tiling.tile, SMALLEST_TILE)
-    require_finite(restored, "The restored picture")
-    return fix_colors(restored, enlarged, color_fix).clamp_(0, 1).permute(0, 2, 3, 1)
-
-
-def _restore_tiled(generator: Generator, enlarged: Tensor, noise: torch.Generator, tile: int, overlap: int) -> Tensor:
-    """Restored planes [1, 3, H, W], on the enlarged picture's device."""
-    height, width = enlarged.shape[-2:]
     padded = pad_to_multiple(enlarged, generator.multiple)
-    codec, device = generator.prior.codec, current_host().device
+    area = None if mask is None else pad_to_multiple(F.interpolate(mask, (height, width), mode="nearest-exact"), generator.multiple)
+    network = _Windows(generator, area, *_drawn(generator, noise, padded.shape))
 
-    def restore_window(window: Tensor) -> Tensor:
-        framed = pad_around(window.to(device), generator.border)
-        restored = codec.decode(generator.method.restore_latent(codec.encode(framed), [noise] * framed.shape[0]))
-        return crop_around(restored, generator.border)
+    def run(tile: int) -> Tensor:
+        plan = plan_windows(padded, tile, tiling.overlap, generator.multiple)
+        return blend_tiles(network, padded, plan, label="Restoring")
 
-    plan = plan_windows(padded, tile, overlap, generator.multiple)
-    return blend_tiles(restore_window, padded, plan, label="Restoring")[..., :height, :width]
+    restored = with_smaller_tiles(run, tiling.tile, SMALLEST_TILE)[..., :height, :width]
+    require_finite(restored, "The restored picture")
+    fixed = fix_colors(restored, enlarged, color_fix)
+    if area is not None:
+        fixed = torch.lerp(enlarged, fixed, area[..., :height, :width])
+    return fixed.clamp_(0, 1).permute(0, 2, 3, 1)
+
+
+def _drawn(generator: Generator, noise: torch.Generator, shape: torch.Size) -> tuple[Tensor | None, Tensor | None]:
+    """Noise [1, C, h, w] per latent pixel of a picture of that shape: for the posterior, then for the network."""
+    codec = generator.prior.codec
+    wanted = codec.channels if generator.samples_posterior else 0, generator.method.noise_channels
+    sides = [side // codec.downscale for side in shape[-2:]]
+    posterior, network = (draw_noise([noise], (channels, *sides)) if channels else None for channels in wanted)
+    return posterior, network
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Encode, one step, decode on windows of a picture; mask [1, 1, H, W] and noise [1, C, h, w] are those of the whole picture."""
+
+    generator: Generator
+    mask: Tensor | None
+    posterior_noise: Tensor | None
+    network_noise: Tensor | None
+
+    def __call__(self, windows: Tensor, tiles: Sequence[Tile]) -> Tensor:
+        """Restored planes [T, 3, h, w] of windows [T, 3, h, w]."""
+        codec, border = self.generator.prior.codec, self.generator.border
+        framed = pad_around(windows.to(current_host().device), border)
+        latent = codec.encode(framed, self._of_latent(self.posterior_noise, tiles))
+        restored = self.generator.method.restore_latent(latent, self._of_latent(self.network_noise, tiles))
+        if self.mask is not None:
+            area = pad_around(windows_of(self.mask, tiles), border)
+            restored = torch.lerp(latent, restored, F.interpolate(area, latent.shape[-2:], mode="nearest-exact").to(latent))
+        return crop_around(codec.decode(restored), border)
+
+    def _of_latent(self, noise: Tensor | None, tiles: Sequence[Tile]) -> Tensor | None:
+        downscale = self.generator.prior.codec.downscale
+        return None if noise is None else pad_around(windows_of(noise, tiles, Fraction(1, downscale)), self.generator.border // downscale)
 
 
 def restore_latent(generator: Generator, latent: Tensor, seed: int) -> Tensor:
-    """One step on a whole scaled latent [B, C, h, w], padded to what the network needs and cropped again."""
+    """One step on a scaled latent [B, C, h, w], padded to what the network needs and cropped again: whole where it fits
+    the memory, else in blended tiles."""
     if latent.ndim != 4 or latent.shape[1] != generator.prior.codec.channels:
         raise BadValueError(
             f"the latent is {list(latent.shape)}, expected [batch, {generator.prior.codec.channels}, height, width].",
             where=generator.name, way_out="Encode the picture with the prior that belongs to this generator.",
         )  # fmt: skip
+    require_finite(latent, "The latent")
     height, width = latent.shape[-2:]
-    device = current_host().device
-    padded = pad_to_multiple(latent, generator.method.latent_multiple).to(device)
-    restored = generator.method.restore_latent(padded, picture_generators(seed, latent.shape[0]))
-    return restored[..., :height, :width].to(latent.device)
+    multiple = generator.method.latent_multiple
+    padded = pad_to_multiple(latent, multiple)
+    channels = generator.method.noise_channels
+    noise = draw_noise(picture_generators(seed, latent.shape[0]), (channels, *padded.shape[-2:])) if channels else None
+
+    def step(windows: Tensor, tiles: Sequence[Tile]) -> Tensor:
+        drawn = None if noise is None else windows_of(noise, tiles)
+        return generator.method.restore_latent(windows.to(current_host().device), drawn)
+
+    def run(tile: int) -> Tensor:
+        return blend_tiles(step, padded, plan_windows(padded, tile, tile // 8, multiple), label="Restoring")
+
+    return with_smaller_tiles(run, max(padded.shape[-2:]), SMALLEST_LATENT_TILE)[..., :height, :width]
 
 
 def _require_memory(shape: torch.Size, scale: float) -> None:

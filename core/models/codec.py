@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..randomness import draw_noise
 from ..runtime import run_model
 
 if TYPE_CHECKING:
@@ -33,14 +31,14 @@ class LatentCodec:
         return int(self.vae.config.latent_channels)
 
     @torch.inference_mode()
-    def encode(self, pictures: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
-        """Scaled latent [B, C, h, w] float32 of pictures [B, 3, H, W] in 0..1; the posterior's mode, or a sample from generators."""
+    def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scaled latent [B, C, h, w] float32 of pictures [B, 3, H, W] in 0..1: the posterior's mode, or its sample by
+        standard normal noise [B, C, h, w]."""
         parameter = next(self.vae.parameters())
         moments = run_model(self._moments, (2 * pictures - 1).to(parameter)).float()
         mean, log_variance = moments.chunk(2, dim=1)
-        if generators is not None:
-            noise = draw_noise(generators, mean.shape[1:]).to(mean)
-            mean = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise
+        if noise is not None:
+            mean = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise.to(mean)
         return ((mean - self._shift) * self._scale).to(pictures.device)
 
     @torch.inference_mode()

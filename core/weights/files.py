@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +17,17 @@ from ..errors import WeightsError
 from ..file_names import written_whole
 
 METADATA_KEY = "kintsugi"
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A network as its file holds it. config: what the class is built from; where: the file, for messages."""
+
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    where: str
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], config: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
@@ -46,17 +59,35 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata.get(METADATA_KEY, "{}"))
 
 
+def build_network(build: Callable[[], Network], tensors: dict[str, Tensor], where: str, dtype: torch.dtype = torch.float32) -> Network:
+    """build() with exactly these tensors in dtype, in evaluation mode; its own random start is never computed.
+
+    Buffers that belong to the class and to no file (position tables) keep the values build() gave them. Raises WeightsError.
+    """
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        network = build()
+    load_strictly(network, {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}, where)
+    return network.eval()
+
+
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Put tensors into a module of exactly these names and shapes; otherwise WeightsError naming the first faults."""
-    expected = module.state_dict()
+    """Make these tensors the module's own, which must have exactly these names and shapes; otherwise WeightsError naming
+    the first faults."""
+    require_exact({name: tensor.shape for name, tensor in module.state_dict().items()}, tensors, where)
+    module.load_state_dict(tensors, assign=True)
+
+
+def require_exact(expected: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise WeightsError naming the first tensors that are missing, unknown or of another shape than expected."""
     faults = [f"tensor {name} is missing" for name in expected if name not in tensors]
     faults += [f"tensor {name} is unknown" for name in tensors if name not in expected]
     faults += [
-        f"tensor {name} is {list(tensors[name].shape)}, expected {list(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
+        f"tensor {name} is {list(tensors[name].shape)}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != torch.Size(shape)
     ]
     if faults:
         more = f" and {len(faults) - 3} more faults" if len(faults) > 3 else ""
         raise WeightsError("; ".join(faults[:3]) + more + ".", where=where, way_out="The file is of another model or another size.")
-    module.load_state_dict(tensors)

@@ -1,79 +1,66 @@
-"""One-step generators from their weights files: published layout, our own, or embedded."""
+"""One-step generators by method and name: the published files of a method, our own, or the embedded ones."""
 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-import torch
-from torch import nn
-
-from ..errors import BadValueError, WeightsError
-from ..methods.gendr import GenDR, OneStepConstants
+from ..errors import BadValueError
 from ..methods.one_step import Generator
-from ..models.codec import LatentCodec
-from ..models.mini import build_unet
-from ..models.prior import Prior
 from ..runtime import DTYPES, current_host
-from . import embedded
-from .files import load_strictly, read_weights
+from . import embedded, gendr
 from .locations import find_files, find_weights
-from .priors import read_vae
-
-METHODS = ("gendr",)
-# The file below `kintsugi/` that `auto` looks for.
-PUBLISHED = {"gendr": "gendr/generator.safetensors"}
+from .options import LoadOptions
 
 log = logging.getLogger("kintsugi")
 
-Network = TypeVar("Network", bound=nn.Module)
+
+@dataclass(frozen=True)
+class MethodWeights:
+    """How a method's files are found and read.
+
+    published: the file below `kintsugi/` that `auto` looks for. companions: names of files beside it that are no student.
+    """
+
+    published: str
+    companions: frozenset[str]
+    read: Callable[[Path, LoadOptions], Generator]
+
+
+READERS: dict[str, MethodWeights] = {
+    gendr.KIND: MethodWeights(gendr.PUBLISHED, gendr.COMPANIONS, gendr.read_generator),
+}
+METHODS = tuple(READERS)
 
 
 def weights_choices() -> list[str]:
-    """What the weights widget of Load One-Step Generator offers: auto, embedded, then the files of every method."""
-    files = [name for method in METHODS for name in find_files("kintsugi") if name.startswith(f"{method}/")]
-    return ["auto", "embedded", *files]
+    """What the weights widget of Load One-Step Generator offers: auto, embedded, then the students of every method."""
+    students = [name for name in find_files("kintsugi") if _is_student(PurePosixPath(name))]
+    return ["auto", "embedded", *students]
 
 
-def load_generator(method: str, weights: str = "auto", dtype: str = "auto") -> Generator:
+def _is_student(name: PurePosixPath) -> bool:
+    reader = READERS.get(name.parts[0])
+    return reader is not None and name.name not in reader.companions
+
+
+def load_generator(method: str, weights: str = "auto", dtype: str = "auto", options: LoadOptions | None = None) -> Generator:
     """The generator on the host's device.
 
     weights: a file of `kintsugi/<method>/` by name, `embedded`, or `auto`: the method's own folder when it holds the
-    published file, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16. Raises WeightsError.
+    published file, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16. Raises WeightsError and BadValueError.
     """
-    if method not in METHODS:
+    if method not in READERS:
         raise BadValueError(f"there is no one-step method {method!r}.", way_out=f"Known: {', '.join(METHODS)}.")
-    return load_generator_files(method, _student_file(method, weights), embedded.VAE, dtype)
+    chosen = replace(options or LoadOptions(), dtype=DTYPES.get(dtype, current_host().dtype))
+    return READERS[method].read(_student_file(method, weights), chosen)
 
 
 def _student_file(method: str, weights: str) -> Path:
     if weights == "auto":
-        published = PUBLISHED[method]
+        published = READERS[method].published
         weights = published if published in find_files("kintsugi") else "embedded"
         log.info("Weights of %s: %s.", method, "the small embedded ones" if weights == "embedded" else weights)
     return embedded.GENERATORS[method] if weights == "embedded" else find_weights("kintsugi", weights)
-
-
-def load_generator_files(method: str, student: Path, vae: Path, dtype: str) -> Generator:
-    """The generator whose student and VAE are these files."""
-    tensors, config = read_weights(student)
-    if config.get("kind") != method:
-        raise WeightsError(
-            f"holds {config.get('kind', 'something else')}, not {method}.", where=str(student), way_out="Choose a file of that method."
-        )
-    precision = DTYPES.get(dtype, current_host().dtype)
-    network = GenDR(
-        build_unet(config["unet"]),
-        torch.zeros_like(tensors.get("prompt", torch.zeros(1)), dtype=torch.float32),
-        OneStepConstants(**config["one_step"]),
-    )
-    load_strictly(network, {name: tensor.float() for name, tensor in tensors.items()}, str(student))
-    codec = LatentCodec(_placed(read_vae(str(vae)), precision))
-    return Generator(f"{method} ({student.stem})", _placed(network, precision), Prior("mini", codec), config.get("border", 0))
-
-
-def _placed(network: Network, dtype: torch.dtype) -> Network:
-    """On the host's device, ready for inference. nn.Module's own `to`: that of diffusers warns of an empty list."""
-    nn.Module.to(network, current_host().device, dtype)
-    return nn.Module.to(network, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

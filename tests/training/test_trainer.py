@@ -10,7 +10,8 @@ import pytest
 import torch
 from kintsugi.core.errors import KintsugiError, RecipeError
 from kintsugi.core.methods.one_step import Tiling, restore
-from kintsugi.core.weights.generators import load_generator_files
+from kintsugi.core.weights.gendr import read_generator
+from kintsugi.core.weights.options import LoadOptions
 from kintsugi.training.recipe import load_recipe, recipe_names
 from kintsugi.training.run import train
 from kintsugi.training.stages import build_stage
@@ -86,7 +87,7 @@ def test_what_training_exports_restores_a_picture(pictures: Path, tmp_path: Path
     phases = "[{until: 4, weights: {latent: 1.0, pixel: 1.0}}]"
     recipe = {**TINY, "phases": phases, "settings": settings, "data.folder": str(pictures)}
     student = train("mini-restorer", tmp_path / "student", recipe, cpu=True)[0]
-    generator = load_generator_files("gendr", student, vae, "fp32")
+    generator = read_generator(student, LoadOptions())
     restored = restore(generator, torch.rand(1, 20, 33, 3), scale=2, seed=0, tiling=Tiling(32, 8))
     assert restored.shape == (1, 40, 66, 3)
 

@@ -6,6 +6,7 @@ later phases, the decoded picture through the frozen VAE.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,11 @@ class GendrRestorerStage:
     def export(self, model: Any, folder: Path, card: str) -> list[Path]:
         weights, text = folder / "mini-gendr.safetensors", folder / "mini-gendr.md"
         constants = {"alpha": self.settings.alpha, "beta": self.settings.beta, "timestep": self.settings.timestep}
-        write_weights(
-            weights, dict(model.state_dict()), {"kind": "gendr", "unet": self.config, "one_step": constants, "border": self.settings.border}
-        )
+        own_vae = [] if self.settings.vae == "embedded" else [Path(shutil.copy(self.settings.vae, folder / "vae.safetensors"))]
+        config = {"kind": "gendr", "unet": self.config, "one_step": constants, "border": self.settings.border}
+        write_weights(weights, dict(model.state_dict()), {**config, "vae": own_vae[0].name if own_vae else "embedded"})
         text.write_text(card)
-        return [weights, text]
+        return [weights, text, *own_vae]
 
     @torch.no_grad()
     def _encode(self, pictures: Tensor) -> Tensor:

@@ -64,19 +64,19 @@ def test_impossible_tiles_are_refused() -> None:
             plan_tiles(*arguments)
 
 
-@pytest.mark.parametrize(("scale", "run"), [(1, lambda x: x), (2, lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3)),
-                                            (Fraction(1, 4), lambda x: x[:, :, ::4, ::4])])  # fmt: skip
+@pytest.mark.parametrize(("scale", "run"), [(1, lambda x, _: x), (2, lambda x, _: x.repeat_interleave(2, 2).repeat_interleave(2, 3)),
+                                            (Fraction(1, 4), lambda x, _: x[:, :, ::4, ::4])])  # fmt: skip
 def test_blended_tiles_equal_the_whole_for_a_local_function(scale: Fraction | int, run: object) -> None:
     picture = torch.rand(2, 5, 100, 64, generator=torch.Generator().manual_seed(1))
     blended = blend_tiles(run, picture, plan_tiles(100, 64, 32, 8, 4), scale)
     assert blended.dtype == torch.float32
-    assert (blended - run(picture)).abs().max() < 1e-6
-    assert torch.equal(blend_tiles(run, picture, plan_tiles(100, 64, 128, 8, 4), scale), run(picture))
+    assert (blended - run(picture, [])).abs().max() < 1e-6
+    assert torch.equal(blend_tiles(run, picture, plan_tiles(100, 64, 128, 8, 4), scale), run(picture, []))
 
 
 def test_blending_has_no_step_at_a_seam() -> None:
     offsets = iter(range(100))
-    blended = blend_tiles(lambda x: x + next(offsets), torch.zeros(1, 1, 16, 160), plan_tiles(16, 160, 64, 32))
+    blended = blend_tiles(lambda x, _: x + next(offsets), torch.zeros(1, 1, 16, 160), plan_tiles(16, 160, 64, 32))
     assert blended.diff(dim=3).abs().max() <= 1 / 16 + 1e-6
 
 
@@ -89,13 +89,13 @@ def test_interruption_stops_between_tiles(host: LocalHost, monkeypatch: pytest.M
 
     monkeypatch.setattr(host, "check_interrupted", stop)
     with pytest.raises(Interrupted):
-        blend_tiles(lambda x: calls.append(1) or x, torch.zeros(1, 1, 64, 64), plan_tiles(64, 64, 16, 0))
+        blend_tiles(lambda x, _: calls.append(1) or x, torch.zeros(1, 1, 64, 64), plan_tiles(64, 64, 16, 0))
     assert len(calls) == 2
 
 
 def test_wrong_tile_result_is_said() -> None:
     with pytest.raises(BadValueError, match="came back"):
-        blend_tiles(lambda x: x[:, :, 1:], torch.zeros(1, 1, 8, 8), [Tile(0, 0, 8, 8)])
+        blend_tiles(lambda x, _: x[:, :, 1:], torch.zeros(1, 1, 8, 8), [Tile(0, 0, 8, 8)])
 
 
 def close(found: torch.Tensor, reference: torch.Tensor, limit: float) -> None:

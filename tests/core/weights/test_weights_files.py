@@ -12,7 +12,9 @@ from kintsugi.core.errors import WeightsError
 from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights import embedded
 from kintsugi.core.weights.files import read_weights, write_weights
-from kintsugi.core.weights.generators import load_generator, load_generator_files, weights_choices
+from kintsugi.core.weights.gendr import read_generator
+from kintsugi.core.weights.generators import load_generator, weights_choices
+from kintsugi.core.weights.options import LoadOptions
 
 
 def test_tensors_and_configuration_come_back_in_the_dtype_they_are_stored_in(tmp_path: Path) -> None:
@@ -52,17 +54,18 @@ def written(path: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"prompt": None}, "tensor prompt is missing"),
-        ({"prompt": torch.zeros(1, 8, 5), "unet.conv_in.bias": None}, r"tensor unet\.conv_in\.bias is missing"),
-        ({"unet.conv_in.bias": torch.zeros(7)}, r"tensor unet\.conv_in\.bias is \[7\], expected \[96\]"),
+        ({"prompt": None}, "no such file"),
+        ({"prompt": torch.zeros(1, 8, 5)}, r"the prompt embedding is \[1, 8, 5\], expected \[1, tokens, 32\]"),
+        ({"unet.conv_in.bias": None}, r"tensor conv_in\.bias is missing"),
+        ({"unet.conv_in.bias": torch.zeros(7)}, r"tensor conv_in\.bias is \[7\], expected \[96\]"),
         ({"config": {"kind": "vae"}}, "holds vae, not gendr"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
     path = written(tmp_path / "generator.safetensors", **changes)
     with pytest.raises(WeightsError, match=fault) as refused:
-        load_generator_files("gendr", path, embedded.VAE, "fp32")
-    assert str(path) in str(refused.value)
+        read_generator(path, LoadOptions())
+    assert str(path.parent) in str(refused.value)
 
 
 def test_a_cut_file_a_pickle_and_no_file_are_refused_with_the_way_out(tmp_path: Path) -> None:
