@@ -15,6 +15,7 @@ from kintsugi.core.methods.one_step import Generator, Tiling, restore, restore_l
 from kintsugi.core.models.codec import LatentCodec
 from kintsugi.core.models.mini import build_unet, build_vae, unet_config, vae_config
 from kintsugi.core.models.prior import Prior
+from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.runtime import LocalHost, using_host
 
 
@@ -74,6 +75,101 @@ def test_a_picture_of_a_batch_equals_itself_restored_alone(generator: Generator)
         assert torch.equal(
             together[index : index + 1], restore(generator, pictures[index : index + 1], 1.0, 7 + index, Tiling(64, 16), "wavelet")
         )
+
+
+def test_what_the_mask_leaves_out_keeps_its_pixels(generator: Generator) -> None:
+    picture, mask = torch.rand(1, 100, 72, 3), torch.zeros(1, 100, 72)
+    mask[:, :40, :72] = 1
+    kept = restore(generator, picture, 1.0, 0, Tiling(64, 16), "wavelet", mask)
+    assert torch.equal(kept[:, 40:], picture[:, 40:])
+    assert not torch.equal(kept[:, :40], picture[:, :40])
+    assert torch.equal(restore(generator, picture, 1.0, 0, Tiling(64, 16), mask=torch.zeros(1, 100, 72)), picture)
+    whole = restore(generator, picture, 1.0, 0, Tiling(64, 16))
+    assert (restore(generator, picture, 1.0, 0, Tiling(64, 16), mask=torch.ones(1, 100, 72)) - whole).abs().max() < 1e-6
+
+
+def test_one_mask_serves_every_picture_of_a_batch_and_is_enlarged_with_them(generator: Generator) -> None:
+    pictures, mask = torch.rand(2, 20, 30, 3), torch.ones(1, 20, 30)
+    mask[:, :, 15:] = 0
+    restored = restore(generator, pictures, 2.0, 3, Tiling(64, 16), mask=mask)
+    alone = restore(generator, pictures[1:], 2.0, 4, Tiling(64, 16), mask=mask)
+    assert restored.shape == (2, 40, 60, 3) and torch.equal(restored[1:], alone)
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 31), (3, 20, 30), (20, 30)])
+def test_a_mask_of_another_size_is_refused_before_any_call(
+    generator: Generator, calls: list[tuple[int, ...]], shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(BadValueError, match=r"expected \[2 or 1, 20, 30\]"):
+        restore(generator, torch.rand(2, 20, 30, 3), 1.0, 0, Tiling(), mask=torch.ones(shape))
+    assert calls == []
+
+
+def test_a_sampled_posterior_depends_on_the_seed_alone(generator: Generator) -> None:
+    sampling = replace(generator, samples_posterior=True, method=Unchanged())
+    picture = torch.rand(1, 64, 96, 3)
+    whole = restore(sampling, picture, 1.0, 5, Tiling(128, 16))
+    assert torch.equal(restore(sampling, picture, 1.0, 5, Tiling(128, 16)), whole)
+    assert (restore(sampling, picture, 1.0, 6, Tiling(128, 16)) - whole).abs().max() > 1e-3
+
+
+def test_tiles_cut_their_noise_out_of_one_map(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    encode = LatentCodec.encode
+    monkeypatch.setattr(LatentCodec, "encode", lambda self, pictures, noise: seen.append(noise) or encode(self, pictures, noise))
+    sampling = replace(generator, samples_posterior=True, method=Unchanged())
+    restore(sampling, torch.rand(1, 64, 96, 3), 1.0, 5, Tiling(128, 16))
+    restore(sampling, torch.rand(1, 64, 96, 3), 1.0, 5, Tiling(32, 16))
+    whole, *windows = seen
+    assert torch.equal(windows[0], whole[..., :12, :12]) and torch.equal(windows[-1], whole[..., -12:, -12:])
+
+
+class Unchanged:
+    """A method that gives its latent back."""
+
+    latent_multiple = 1
+    noise_channels = 0
+
+    def restore_latent(self, latent: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        assert noise is None
+        return latent
+
+    def with_prompt(self, prompt: PromptEmbedding) -> Unchanged:
+        return self
+
+
+class Noise(Unchanged):
+    """A method whose answer is its noise alone."""
+
+    noise_channels = 4
+
+    def restore_latent(self, latent: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        assert noise is not None and noise.shape == latent.shape
+        return noise
+
+
+def test_noise_belongs_to_the_latent_pixel_whatever_the_tiles(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = replace(generator, method=Noise())
+    latent = torch.randn(2, 4, 40, 24)
+    whole = restore_latent(noisy, latent, 9)
+    assert torch.equal(whole[1:], restore_latent(noisy, latent[1:], 10))
+    run = Noise.restore_latent
+    monkeypatch.setattr(Noise, "restore_latent", lambda self, part, noise: refuse(part) or run(self, part, noise))
+    assert (restore_latent(noisy, latent, 9) - whole).abs().max() < 1e-5
+
+
+def refuse(part: torch.Tensor) -> None:
+    if part.shape[-2] > 25:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_a_prompt_without_text_encoders_is_refused_and_an_empty_one_changes_nothing(generator: Generator) -> None:
+    assert generator.with_prompt("  ") is generator
+    with pytest.raises(BadValueError, match="no text encoders"):
+        generator.with_prompt("a photo of a cat")
+    tokens = torch.randn(1, 3, 8)
+    told = replace(generator, prior=replace(generator.prior, prompt_encoder=lambda text: PromptEmbedding(tokens)))
+    assert torch.equal(told.with_prompt("a cat").method.prompt, tokens)  # type: ignore[attr-defined]
 
 
 def test_input_pictures_are_not_changed(generator: Generator) -> None:
