@@ -38,6 +38,37 @@ def constant_schedule(signal: float, noise: float) -> NoiseSchedule:
     return NoiseSchedule(lambda t: torch.full(t.shape, signal), lambda t: torch.full(t.shape, noise))
 
 
+def ddpm_schedule(betas: Tensor) -> NoiseSchedule:
+    """sqrt of the running product of 1 - beta and what it lacks to 1, by timestep index; multiplied in the precision of betas [T]."""
+    products = (1 - betas).cumprod(0)
+    signal, noise = products.sqrt().float(), (1 - products).sqrt().float()
+    return NoiseSchedule(lambda t: signal.to(t.device)[t], lambda t: noise.to(t.device)[t])
+
+
+def linear_betas(first: float = 1e-4, last: float = 2e-2, steps: int = 1000) -> Tensor:
+    """[steps] float32, evenly spaced: PixArt's."""
+    return torch.linspace(first, last, steps)
+
+
+def scaled_linear_betas(first: float = 0.00085, last: float = 0.012, steps: int = 1000) -> Tensor:
+    """[steps] float32 whose square roots are evenly spaced: those of Stable Diffusion 1, 2 and XL."""
+    return torch.linspace(first**0.5, last**0.5, steps) ** 2
+
+
+def flow_schedule(steps: int = 1000) -> NoiseSchedule:
+    """Rectified flow, z_t = (1 - sigma) z_0 + sigma eps, at the timesteps t = steps * sigma that networks such as SD3 receive."""
+    return NoiseSchedule(lambda t: 1 - t / steps, lambda t: t / steps)
+
+
+def shifted_sigmas(steps: int = 1000, shift: float = 3.0) -> Tensor:
+    """sigma [steps] float32 from 1 down to shift / (steps + shift - 1): shift u / (1 + (shift - 1) u) at u = (steps - i) / steps.
+
+    The table SD3 was trained with ("Scaling Rectified Flow Transformers", section 5.3.2); no final zero.
+    """
+    even = torch.arange(steps, 0, -1, dtype=torch.float64) / steps
+    return (shift * even / (1 + (shift - 1) * even)).float()
+
+
 def _per_sample(values: Tensor, like: Tensor) -> Tensor:
     """values [B] (or [1]) shaped to multiply a [B, C, h, w] tensor, in its dtype and on its device."""
     return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
