@@ -30,24 +30,29 @@ class NetworkFile:
     where: str
 
 
-def write_weights(path: Path, tensors: dict[str, Tensor], config: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
-    """Floating tensors are stored as dtype; config (JSON) travels in the metadata under `kintsugi`."""
+def write_weights(path: Path, tensors: dict[str, Tensor], config: dict[str, Any], dtype: torch.dtype | None = torch.float16) -> None:
+    """Floating tensors are stored as dtype, or as they are where that is None; config (JSON) travels in the metadata under
+    `kintsugi`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {name: _stored(tensor, dtype) for name, tensor in tensors.items()}
     with written_whole(path) as draft:
         save_file(stored, draft, metadata={METADATA_KEY: json.dumps(config)})
 
 
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous().clone()
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name and the configuration ({} when the file has none). WeightsError when it is no safetensors file."""
+def read_weights(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name and the configuration ({} when the file has none). WeightsError when it is no safetensors file.
+
+    prefix: only tensors whose name begins so are read, and named without it.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            wanted = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (safe_open is no mapping)
+            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in wanted}
     except FileNotFoundError as error:
         raise WeightsError("there is no such file.", where=str(path), way_out="Put it there, or choose `embedded`.") from error
     except (OSError, SafetensorError) as error:
