@@ -1,21 +1,47 @@
 """The published priors that one-step methods stand on: where their parts lie and how each is read.
 
-A base is a diffusers folder, or a single file read by configurations that ship here.
+A base is a diffusers folder, or a single file read by configurations that ship here. Its parts may lie apart: a checkpoint
+without VAE takes that of the family's usual name, and so do text encoders.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Protocol
 
+from ..errors import WeightsError
 from ..models.prompt import PromptEncoder
+from ..runtime import current_host
+from .diffusers_folders import find_diffusers_folders, find_network_folders, has_network, read_config, read_denoiser_folder
+from .families import Family, family_of
 from .files import NetworkFile
+from .locations import find_files, find_weights
+from .single_files import denoiser_shapes, read_denoiser
+from .text_encoders import has_text_encoders, prompt_encoder
+from .vaes import holds_vae, read_vae_network
+
+log = logging.getLogger("kintsugi")
+
+FOLDER_KINDS = ("diffusers", "checkpoints", "diffusion_models", "kintsugi")
+FILE_KINDS = ("checkpoints", "diffusion_models")
+
+Places = dict[str, Path]
 
 
 class Base(Protocol):
     """A published prior in the models folder, read part by part and only when asked."""
 
-    family: str
-    name: str
+    @property
+    def family(self) -> str:
+        """`sd3`, `sd21-vae16` or `pixart-alpha`."""
+
+    @property
+    def name(self) -> str:
+        """Its place below the models folder."""
 
     def denoiser(self) -> NetworkFile:
         """The transformer or U-Net, diffusers names."""
@@ -29,4 +55,120 @@ class Base(Protocol):
 
 def base_choices() -> list[str]:
     """Names of the diffusers folders and single files in the models folders that a base can be read from."""
-    return []
+    return list(_places())
+
+
+def find_base(family: str, name: str = "auto") -> Base:
+    """The base of that name (`diffusers/<folder>`, `checkpoints/<file>`), or what `auto` finds of the family.
+
+    `auto` takes the places people usually call so, else the only place whose tensors are of the family. Raises WeightsError
+    when there is none or several, BadValueError for a family that is none.
+    """
+    found = search_base(family, name)
+    if found is None:
+        searched = dict.fromkeys(folder for kind in (*FOLDER_KINDS, "vae") for folder in current_host().folders.of_models(kind))
+        raise WeightsError(
+            f"found nothing of the prior {family}, searched {', '.join(str(folder) for folder in searched)}.",
+            way_out=family_of(family).remedy,
+        )
+    return found
+
+
+def search_base(family: str, name: str = "auto") -> Base | None:
+    """find_base(), or None where `auto` finds no part of the family. Raises WeightsError and BadValueError as it does."""
+    kind, places = family_of(family), _places()
+    everywhere = {**places, **_vae_places()}
+    denoiser = _denoiser_place(kind, places) if name == "auto" else _named(name, places)
+    own = [denoiser] if denoiser else []
+    vae = next((place for place in (*own, *_usual(kind.usual_vaes, everywhere)) if holds_vae(place)), None)
+    text = next((place for place in (*own, *_usual(kind.usual_texts, places)) if has_text_encoders(place, family)), None)
+    main = denoiser or vae
+    return None if main is None else _FoundBase(kind, _name_of(main, everywhere), denoiser, vae, text)
+
+
+@dataclass(frozen=True)
+class _FoundBase:
+    """A base whose parts lie at those places; None for a part that is nowhere."""
+
+    kind: Family
+    name: str
+    denoiser_place: Path | None
+    vae_place: Path | None
+    text_place: Path | None
+
+    @property
+    def family(self) -> str:
+        return self.kind.name
+
+    def denoiser(self) -> NetworkFile:
+        place = self._require(self.denoiser_place, f"no {self.kind.network}")
+        return read_denoiser_folder(place, self.kind) if place.is_dir() else read_denoiser(place, self.kind)
+
+    def vae(self) -> NetworkFile:
+        return read_vae_network(self._require(self.vae_place, "no VAE"), self.kind.vae_config)
+
+    def prompt_encoder(self) -> PromptEncoder | None:
+        return None if self.text_place is None else prompt_encoder(self.text_place, self.family)
+
+    def _require(self, place: Path | None, what: str) -> Path:
+        if place is None:
+            raise WeightsError(f"has {what} of the prior {self.family}.", where=self.name, way_out=self.kind.remedy)
+        return place
+
+
+def _places() -> Places:
+    """Every folder and file that may hold a denoiser, by `<kind>/<name>`; nothing is opened."""
+    folders = {f"{kind}/{name}": path for kind in FOLDER_KINDS for name, path in find_diffusers_folders(kind).items()}
+    files = {f"{kind}/{name}": path for kind in FILE_KINDS for name, path in find_files(kind).items()}
+    return {**{name: path for name, path in files.items() if not _is_below(path, folders.values())}, **folders}
+
+
+def _is_below(path: Path, folders: Iterable[Path]) -> bool:
+    return any(folder in path.parents for folder in folders)
+
+
+def _vae_places() -> Places:
+    """VAEs by themselves: files of the kind `vae`, and folders of one network there and in our own folder."""
+    files = {f"vae/{name}": path for name, path in find_files("vae").items()}
+    folders = {f"{kind}/{name}": path for kind in ("vae", "kintsugi") for name, path in find_network_folders(kind).items()}
+    return {**files, **folders}
+
+
+def _usual(patterns: Iterable[str], places: Places) -> list[Path]:
+    """Places in the order of the patterns that their names fit."""
+    return [place for pattern in patterns for name, place in places.items() if fnmatchcase(name.lower(), pattern)]
+
+
+def _denoiser_place(kind: Family, places: Places) -> Path | None:
+    """What `auto` takes: a place of a usual name, else the only one of the family."""
+    usual = [place for place in _usual(kind.usual, places) if place.is_file() or has_network(place / kind.component)]
+    if usual:
+        return usual[0]
+    fitting = {name: place for name, place in places.items() if _is_of(kind, place)}
+    if len(fitting) > 1:
+        raise WeightsError(f"several places hold the prior {kind.name}: {', '.join(fitting)}.", way_out="Choose one of them by name.")
+    return next(iter(fitting.values()), None)
+
+
+def _is_of(kind: Family, place: Path) -> bool:
+    """Whether the place holds a denoiser of the family; what cannot be read is passed over and said in the log."""
+    try:
+        if place.is_dir():
+            return has_network(place / kind.component) and kind.has_config(read_config(place / kind.component))
+        return kind.has_tensors(denoiser_shapes(place))
+    except WeightsError as error:
+        log.warning("Passed over while looking for %s: %s", kind.name, error)
+        return False
+
+
+def _named(name: str, places: Places) -> Path:
+    if name in places:
+        return places[name]
+    kind, _, below = name.partition("/")
+    if kind in FILE_KINDS and Path(below).suffix:
+        return find_weights(kind, below)
+    raise WeightsError(f"no prior is named {name!r}.", way_out=f"Found: {', '.join(places) or 'none'}. Choose one of them, or auto.")
+
+
+def _name_of(place: Path, places: Places) -> str:
+    return next(name for name, path in places.items() if path == place)

@@ -12,7 +12,7 @@ from ..errors import FileAccessError, WeightsError
 from ..folders import Folders
 from ..runtime import current_host
 
-KINDS = ("checkpoints", "diffusion_models", "vae", "loras", "clip_vision", "text_encoders", "kintsugi")
+KINDS = ("checkpoints", "diffusion_models", "diffusers", "vae", "loras", "clip_vision", "text_encoders", "kintsugi")
 SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 EXTRA_MODEL_PATHS = "extra_model_paths.yaml"

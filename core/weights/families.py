@@ -1,0 +1,111 @@
+"""The published priors by family: which networks they are made of, and under which names people keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadValueError
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A prior and how its parts are told from those of other families.
+
+    component: the denoiser's subfolder in a diffusers folder; network: its diffusers class; config, vae_config: the shipped
+    configurations of single files. usual, usual_vaes, usual_texts: endings of places that `auto` takes, the best first (in
+    small letters, `*` for any text). has_config, has_tensors: whether a denoiser's configuration, or the tensors of a file, are
+    of this family. remedy: what to do when nothing is found.
+    """
+
+    name: str
+    component: str
+    network: str
+    config: str
+    vae_config: str
+    usual: tuple[str, ...]
+    usual_vaes: tuple[str, ...]
+    usual_texts: tuple[str, ...]
+    has_config: Callable[[Mapping[str, Any]], bool]
+    has_tensors: Callable[[Shapes], bool]
+    remedy: str
+
+
+def _is_sd3(shapes: Shapes) -> bool:
+    """The original or diffusers names, without the normalised queries of SD3.5."""
+    original = "joint_blocks.0.context_block.attn.qkv.weight" in shapes and "joint_blocks.0.x_block.attn.ln_q.weight" not in shapes
+    renamed = "transformer_blocks.0.attn.add_q_proj.weight" in shapes and "transformer_blocks.0.attn.norm_q.weight" not in shapes
+    return original or (renamed and "pos_embed.pos_embed" in shapes)
+
+
+def _is_pixart_512(shapes: Shapes) -> bool:
+    """PixArt without the size conditioning of its 1024 pixel models."""
+    return (
+        "adaln_single.linear.weight" in shapes
+        and "caption_projection.linear_1.weight" in shapes
+        and "adaln_single.emb.resolution_embedder.linear_1.weight" not in shapes
+    )
+
+
+FAMILIES: dict[str, Family] = {
+    "sd3": Family(
+        name="sd3",
+        component="transformer",
+        network="SD3Transformer2DModel",
+        config="sd3-transformer",
+        vae_config="sd3-vae",
+        usual=(
+            "*sd3_medium.safetensors", "*sd3_medium_incl_clips.safetensors", "*sd3_medium_incl_clips_t5xxl*.safetensors",
+            "*stable-diffusion-3-medium-diffusers", "*stable-diffusion-3-medium",
+        ),
+        usual_vaes=("*sd3_vae.safetensors", "*sd3-vae.safetensors", "*sd3_vae", "*sd3-vae"),
+        usual_texts=("*stable-diffusion-3-medium-diffusers", "*stable-diffusion-3-medium"),
+        has_config=lambda config: config.get("_class_name") == "SD3Transformer2DModel" and not config.get("qk_norm"),
+        has_tensors=_is_sd3,
+        remedy="Put sd3_medium.safetensors into checkpoints (kintsugi models fetch sd3-medium), or the diffusers folder "
+        "stable-diffusion-3-medium-diffusers into diffusers.",
+    ),
+    "sd21-vae16": Family(
+        name="sd21-vae16",
+        component="unet",
+        network="UNet2DConditionModel",
+        config="gendr-unet",
+        vae_config="vae-kl-f8-d16",
+        usual=("*sd21-vae16.safetensors", "*sd21-vae16", "*sd2.1-vae16*"),
+        usual_vaes=("kintsugi/gendr/vae-kl-f8-d16", "*vae-kl-f8-d16"),
+        usual_texts=("*sd21-vae16", "*stable-diffusion-2-1-base", "*stable-diffusion-2-1", "*stable-diffusion-2-base"),
+        has_config=lambda config: config.get("_class_name") == "UNet2DConditionModel" and config.get("in_channels") == 16,
+        has_tensors=lambda shapes: "mid_block.resnets.0.conv1.weight" in shapes and _channels(shapes, "conv_in.weight") == 16,
+        remedy="The SD2.1 U-Net with 16 channels is not published: train it, or use the embedded prior. Its VAE goes into "
+        "kintsugi/gendr/vae-kl-f8-d16 (kintsugi models fetch vae-kl-f8-d16).",
+    ),
+    "pixart-alpha": Family(
+        name="pixart-alpha",
+        component="transformer",
+        network="PixArtTransformer2DModel",
+        config="pixart-transformer",
+        vae_config="sd-vae-ft-ema",
+        usual=("*pixart-xl-2-512x512",),
+        usual_vaes=("*sd-vae-ft-ema", "*sd-vae-ft-ema.safetensors", "*vae-ft-ema-560000-ema-pruned.safetensors"),
+        usual_texts=("*pixart-xl-2-512x512", "*pixart-xl-2-1024-ms"),
+        has_config=lambda config: config.get("caption_channels") is not None and config.get("sample_size") == 64,
+        has_tensors=_is_pixart_512,
+        remedy="Put the diffusers folder PixArt-XL-2-512x512 into diffusers (kintsugi models fetch pixart-alpha), or the VAE alone "
+        "into vae/sd-vae-ft-ema (kintsugi models fetch sd-vae-ft-ema).",
+    ),
+}  # fmt: skip
+
+
+def _channels(shapes: Shapes, name: str) -> int | None:
+    """Input channels of a convolution, or None where there is none of that name."""
+    return shapes[name][1] if name in shapes else None
+
+
+def family_of(name: str) -> Family:
+    """The family of that name; raises BadValueError listing the known ones."""
+    if name not in FAMILIES:
+        raise BadValueError(f"there is no prior family {name!r}.", way_out=f"Known: {', '.join(FAMILIES)}.")
+    return FAMILIES[name]
