@@ -37,4 +37,6 @@ def test_the_flow_reads_its_noise_level_off_the_timestep() -> None:
 
 def test_a_shift_of_one_spreads_the_noise_levels_evenly_and_a_larger_one_moves_them_up() -> None:
     torch.testing.assert_close(shifted_sigmas(4, 1.0), torch.tensor([1.0, 0.75, 0.5, 0.25]))
-    torch.testing.assert_close(shifted_sigmas(1000, 3.0)[[0, 50, 949, 999]], torch.tensor([1.0, 0.98276, 0.13884, 0.0029940]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        shifted_sigmas(1000, 3.0)[[0, 50, 949, 999]], torch.tensor([1.0, 0.98276, 0.13884, 0.0029940]), rtol=1e-4, atol=0
+    )

@@ -7,6 +7,7 @@ and tolerances all come from the sidecar, so that a folder of the same form with
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ class BadRequestError(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One tensor held against its reference. error and limit are relative to max|reference|."""
+    """One tensor held against its reference. error and limit are relative to max|reference|, or shares of 8-bit values."""
 
     case: str
     file: str
@@ -82,14 +83,26 @@ class Sidecar:
         return self.tensors[name]
 
     def compare(self, case: str, name: str, computed: Tensor, note: str = "") -> Check:
-        """max|x - ref| <= limit max|ref| for floating point, equality for integers."""
+        """max|x - ref| <= limit max|ref| for floating point, the sidecar's own rule for 8-bit pictures, equality for integers."""
         reference = self.tensor(name)
         if computed.shape != reference.shape:
             note = f"shape {list(computed.shape)}, expected {list(reference.shape)}"
             return self.failed(case, name, note)
+        if reference.dtype == torch.uint8 and "uint8_images" in self.content["tolerance"]:
+            return self._compare_levels(case, name, computed)
         limit = self.limit if reference.is_floating_point() else 0.0
         error = relative_error(computed, reference)
         return Check(case, self.path.name, name, error, limit, error <= limit, note)
+
+    def _compare_levels(self, case: str, name: str, computed: Tensor) -> Check:
+        """By a rule such as "at most 2 grey levels, on at most 0.5% of the values": the error is the share that differs."""
+        rule = re.search(r"at most (\d+) grey levels?, on at most ([\d.]+) ?%", self.content["tolerance"]["uint8_images"])
+        if rule is None:
+            raise BadRequestError(f"{self.path}: tolerance.uint8_images names no grey levels and percentage")
+        levels = (computed.int() - self.tensor(name).int()).abs()
+        largest, share, limit = int(levels.max()), float((levels > 0).double().mean()), float(rule[2]) / 100
+        note = f"share of values that differ, by at most {largest} of {rule[1]} grey levels"
+        return Check(case, self.path.name, name, share, limit, share <= limit and largest <= int(rule[1]), note)
 
     def failed(self, case: str, name: str, note: str) -> Check:
         return Check(case, self.path.name, name, float("inf"), self.limit, False, note)
