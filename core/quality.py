@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from math import inf, log10, pi, sqrt
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,10 @@ from .errors import BadValueError, MissingPackageError
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 PYIQA_PREFIX = "pyiqa:"
+# Digital YCbCr of BT.601: Y goes from 16 for black to 235 for white.
+DIGITAL_LUMA, DIGITAL_BLACK = (65.481, 128.553, 24.966), 16.0
+# pyiqa adds this to the mean squared error, so that equal pictures have 80 dB.
+PYIQA_SMALLEST_ERROR = 1e-8
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,25 @@ def psnr_y(picture: Tensor, reference: Tensor) -> float:
     return psnr(luma(picture), luma(reference))
 
 
+def psnr_y601(picture: Tensor, reference: Tensor) -> float:
+    """PSNR of the Y of digital YCbCr, as papers report it: pyiqa's psnr with test_y_channel and color_space ycbcr."""
+    error = float(F.mse_loss(digital_luma(picture.double()), digital_luma(reference.double())))
+    return -10 * log10(error + PYIQA_SMALLEST_ERROR)
+
+
 def luma(picture: Tensor) -> Tensor:
     """[B, 3, H, W] -> [B, 1, H, W], BT.601 weights, same range."""
-    weights = torch.tensor(LUMA, dtype=picture.dtype, device=picture.device)
+    return weighted(picture, LUMA)
+
+
+def digital_luma(picture: Tensor) -> Tensor:
+    """[B, 3, H, W] in 0..1 -> Y of BT.601's digital YCbCr [B, 1, H, W], in 16/255..235/255."""
+    return (weighted(picture, DIGITAL_LUMA) + DIGITAL_BLACK) / 255
+
+
+def weighted(picture: Tensor, channel_weights: tuple[float, float, float]) -> Tensor:
+    """Weighted sum of the channels: [B, 3, H, W] -> [B, 1, H, W]."""
+    weights = torch.tensor(channel_weights, dtype=picture.dtype, device=picture.device)
     return (picture * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
@@ -71,6 +93,17 @@ def ssim(picture: Tensor, reference: Tensor) -> float:
     require_side("ssim", picture, 2 * SSIM_RADIUS + 1)
     luminance, contrast = ssim_maps(luma(picture), luma(reference))
     return float((luminance * contrast).mean())
+
+
+def ssim_y601(picture: Tensor, reference: Tensor) -> float:
+    """SSIM of the Y of digital YCbCr, as papers report it: pyiqa's ssim with color_space ycbcr.
+
+    Unlike ssim(): Y has the limited range and is rounded to whole levels, and negative contrast-structure terms count as 0.
+    """
+    require_side("ssim_y601", picture, 2 * SSIM_RADIUS + 1)
+    x, y = ((255 * digital_luma(side.double())).round() / 255 for side in (picture, reference))
+    luminance, contrast = ssim_maps(x, y)
+    return float((luminance * contrast.clamp(min=0)).mean())
 
 
 def ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,7 +241,9 @@ def kernel_3x3(like: Tensor, rows: list[list[int]]) -> Tensor:
 METRICS: dict[str, Metric] = {
     "psnr": Metric(psnr, True, True, "dB"),
     "psnr_y": Metric(psnr_y, True, True, "dB"),
+    "psnr_y601": Metric(psnr_y601, True, True, "dB"),
     "ssim": Metric(ssim, True, True),
+    "ssim_y601": Metric(ssim_y601, True, True),
     "ms_ssim": Metric(ms_ssim, True, True),
     "swd": Metric(patch_swd, True, False),
     "grid": Metric(grid_peak, True, False),
@@ -268,20 +303,32 @@ def require_side(name: str, picture: Tensor, smallest: int) -> None:
 
 
 @lru_cache(maxsize=8)
-def pyiqa_metric(name: str) -> Metric:
-    """A measure of the optional package pyiqa (non-commercial licence)."""
+def pyiqa_model(name: str) -> Any:
+    """A measure of the optional package pyiqa (non-commercial licence), as its create_metric() gives it."""
+    if find_spec("pyiqa") is None:
+        raise MissingPackageError("the package pyiqa is not installed.", way_out="Install kintsugi-restoration[iqa].")
     try:
         import pyiqa
 
-        model: Any = pyiqa.create_metric(name)
+        return pyiqa.create_metric(name)
     except (ImportError, RuntimeError, KeyError, OSError) as error:
         raise MissingPackageError(
             f"pyiqa's measure {name!r} is not available ({type(error).__name__}: {error}).",
             way_out="Install kintsugi-restoration[iqa] with a working torchvision; weights it needs must be on this machine.",
         ) from error
 
+
+def pyiqa_metric(name: str) -> Metric:
+    """One of pyiqa's measures of single pictures."""
+    model = pyiqa_model(name)
+
     def function(*pictures: Tensor) -> float:
         with torch.inference_mode():
             return float(model(*pictures))
 
     return Metric(function, model.metric_mode == "FR", not model.lower_better)
+
+
+def measure_folders(name: str, pictures: Path, references: Path) -> float:
+    """A distance between two whole folders, as pyiqa's `fid`. Raises MissingPackageError without pyiqa."""
+    return float(pyiqa_model(name)(str(pictures), str(references)))

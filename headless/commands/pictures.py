@@ -14,7 +14,10 @@ from .. import console
 from ..options import AsJson, Cpu, Device, HostOptions, Overwrite
 
 DEGRADE_EXAMPLE = "Example: kintsugi degrade photo.png -o degraded.png --preset real-esrgan --scale 4 --seed 7"
-SCORE_EXAMPLE = "Example: kintsugi score restored/ --reference originals/ --metrics psnr,ssim"
+SCORE_EXAMPLE = (
+    "Example: kintsugi score restored/ --reference originals/ --metrics psnr,ssim   "
+    "or: kintsugi score restored/ --reference originals/ --protocol tsd-sr"
+)
 
 
 def degrade(
@@ -66,27 +69,67 @@ def score(
         Path | None, typer.Option("--reference", metavar="HQ", help="The original, or a folder of originals of the same names.")
     ] = None,
     metrics: Annotated[str, typer.Option("--metrics", metavar="a,b", help="Names separated by commas; an unknown one lists them.")] = "",
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", metavar="PAPER", help="A paper's evaluation: tsd-sr, gendr, instarevive, instantir or fluxir."),
+    ] = None,
     device: Device = "auto",
     cpu: Cpu = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the quality of pictures, alone or against their originals."""
     from ..host import chosen_folders, command_line_host
-    from .score import mean_scores, score_files
 
+    if protocol is not None and metrics:
+        raise BadValueError("a protocol names its own measures.", where="--metrics", way_out="Leave out --metrics or --protocol.")
     options = HostOptions(device=device, cpu=cpu)
     with command_line_host(options, chosen_folders(options, None, Path.cwd())):
-        report = score_files(outputs, reference, metrics)
-    means = mean_scores(report)
+        report = _scored(outputs, reference, metrics) if protocol is None else _evaluated(outputs, reference, protocol)
     if as_json:
-        console.say_json({"pictures": report, "mean": means})
+        console.say_json(report)
+    elif protocol is None:
+        _say_scores([entry for entry in report["pictures"] if "scores" in entry], report["mean"])
     else:
-        _say_scores([entry for entry in report if "scores" in entry], means)
-    for entry in report:
-        if "error" in entry:
-            console.complain(entry["error"])
-    if any("error" in entry for entry in report):
+        _say_evaluation(report)
+    errors = [entry["error"] for entry in report["pictures"] if "error" in entry]
+    for error in errors:
+        console.complain(error)
+    if errors:
         raise typer.Exit(1)
+
+
+def _scored(outputs: list[Path], reference: Path | None, metrics: str) -> dict[str, Any]:
+    from .score import mean_scores, score_files
+
+    entries = score_files(outputs, reference, metrics)
+    return {"pictures": entries, "mean": mean_scores(entries)}
+
+
+def _evaluated(outputs: list[Path], reference: Path | None, protocol: str) -> dict[str, Any]:
+    from ...core.protocols import find_protocol
+    from .protocol_score import score_by_protocol
+
+    return score_by_protocol(outputs, reference, find_protocol(protocol))
+
+
+def _say_evaluation(report: dict[str, Any]) -> None:
+    """Pictures, their mean and the paper's rows under the paper's columns, then what is missing and how it was read."""
+    scored = [entry for entry in report["pictures"] if "scores" in entry]
+    rows = [(entry["file"], entry["scores"]) for entry in scored]
+    rows += [(f"mean of {len(scored)}", report["mean"])]
+    rows += [(f"published: {row['data_set']} ({row['table']})", row["values"]) for row in report["published"]]
+    labels = list(report["mean"])
+    console.say(f"{report['protocol']}: {report['source']}")
+    console.say_table(("", *labels), [(name, *(_short(values.get(label)) for label in labels)) for name, values in rows])
+    for reason in dict.fromkeys(report["unavailable"].values()):
+        concerned = [label for label, found in report["unavailable"].items() if found == reason]
+        console.say(f"{', '.join(concerned)}: {reason}")
+    for note in report["notes"]:
+        console.say(f"note: {note}")
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
 
 
 def _say_scores(scored: list[dict[str, Any]], means: Mapping[str, float]) -> None:

@@ -24,9 +24,7 @@ def score_files(outputs: list[Path], reference: Path | None = None, metrics: str
     FileAccessError when the request itself is wrong.
     """
     names = parse_metrics(metrics, reference is not None)
-    files = [file for path in outputs for file in pictures_at(path)]
-    if reference is not None and not reference.exists():
-        raise FileAccessError("there is no such file or folder.", where=str(reference), way_out="Check the path.")
+    files = files_to_score(outputs, reference)
     progress = current_host().progress(len(files), "Scoring")
     report = []
     for file in files:
@@ -37,10 +35,21 @@ def score_files(outputs: list[Path], reference: Path | None = None, metrics: str
             values = measure(planes(file), None if compared is None else planes(compared), names)
             entry["scores"] = {name: value if isfinite(value) else None for name, value in values.items()}
         except KintsugiError as error:
-            entry["error"] = str(error) if str(file) in str(error) else f"{file}: {error}"
+            entry["error"] = error_about(file, error)
         report.append(entry)
         progress.advance()
     return report
+
+
+def files_to_score(outputs: list[Path], reference: Path | None) -> list[Path]:
+    files = [file for path in outputs for file in pictures_at(path)]
+    if reference is not None and not reference.exists():
+        raise FileAccessError("there is no such file or folder.", where=str(reference), way_out="Check the path.")
+    return files
+
+
+def error_about(file: Path, error: KintsugiError) -> str:
+    return str(error) if str(file) in str(error) else f"{file}: {error}"
 
 
 def mean_scores(report: list[dict[str, Any]]) -> dict[str, float]:

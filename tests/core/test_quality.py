@@ -31,6 +31,28 @@ def test_psnr_and_ssim_equal_scikit_image() -> None:
     assert value("ssim") == pytest.approx(expected, abs=1e-6)
 
 
+def test_measures_of_digital_luma_equal_scikit_image_on_its_ycbcr() -> None:
+    color, metrics = pytest.importorskip("skimage.color"), pytest.importorskip("skimage.metrics")
+    planes = [color.rgb2ycbcr(array(picture))[..., 0] for picture in (REFERENCE, PICTURE)]
+    expected = metrics.peak_signal_noise_ratio(*planes, data_range=255)
+    assert value("psnr_y601") == pytest.approx(expected, abs=1e-3), "1e-8 is added to the error"
+    rounded = [np.round(plane) for plane in planes]
+    _, values = metrics.structural_similarity(
+        *rounded, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
+    assert value("ssim_y601") == pytest.approx(values[5:-5, 5:-5].mean(), abs=1e-6)
+
+
+def test_measures_of_digital_luma_by_hand() -> None:
+    """A step of 10 levels of green is 10 * 128.553 / 255 levels of Y, out of 255."""
+    flat = torch.full((1, 3, 12, 12), 0.5)
+    greener = flat + torch.tensor([0, 10 / 255, 0]).view(1, 3, 1, 1)
+    assert value("psnr_y601", greener, flat) == pytest.approx(20 * np.log10(255 / (10 * 128.553 / 255)), abs=1e-3)
+    assert value("psnr_y601", flat, flat) == pytest.approx(80) and value("ssim_y601", flat, flat) == pytest.approx(1)
+    inverted = value("ssim_y601", 1 - REFERENCE, REFERENCE)
+    assert inverted == pytest.approx(0, abs=0.02), "negative structure counts as none"
+
+
 def test_ms_ssim_equals_its_definition_in_scipy() -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     x, y = (luma(picture)[0, 0].double().numpy() for picture in (PICTURE, REFERENCE))
