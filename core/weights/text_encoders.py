@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import WeightsError
+from ..errors import OutOfMemoryError, WeightsError
 from ..models.prompt import PromptEmbedding
-from ..runtime import current_host, run_model
+from ..runtime import current_host, is_out_of_memory, run_model
 from .diffusers_folders import has_network, weights_files
 
 # SD3 was trained with exactly this many tokens of T5; PixArt with 120, InstaRevive with 300.
@@ -37,10 +37,25 @@ class FolderPromptEncoder:
     known: dict[str, PromptEmbedding] = field(default_factory=dict, repr=False)
 
     def __call__(self, text: str) -> PromptEmbedding:
-        """The embedding, float32 on the CPU. Raises WeightsError."""
+        """The embedding, float32 on the CPU. Raises WeightsError and OutOfMemoryError."""
         if text not in self.known:
-            self.known[text] = self.encode(self.folder, text)
+            self.known[text] = self._encoded(text)
         return self.known[text]
+
+    def _encoded(self, text: str) -> PromptEmbedding:
+        try:
+            return self.encode(self.folder, text)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                "the text encoders do not fit the memory.",
+                where=str(self.folder),
+                way_out="Close other programs, or leave the prompt empty.",
+            ) from error
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 def prompt_encoder(folder: Path, family: str) -> FolderPromptEncoder:
