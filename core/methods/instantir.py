@@ -1,0 +1,240 @@
+"""InstantIR, sampling: SDXL restores while it looks at previews of where it is going (arXiv 2410.06551, equations 2 to 7, Algorithm 1).
+
+At every step the Previewer jumps from z_t to a clean latent, the Aggregator compares that with the degraded latent, and its
+residuals steer the denoising step. AdaRes lets the disagreement of preview and denoised mean decide how much to steer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..diffusion import NoiseSchedule
+from .instantir_networks import Conditions, InstantIR, Look
+
+TRAINING_STEPS = 1000
+# Below this strength the release runs neither Previewer nor Aggregator.
+NEGLIGIBLE = 0.1
+SMALLEST_VARIANCE = 1e-20
+SMALLEST_CHANGE = 1e-12
+
+AdaRes = Literal["off", "paper", "released"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """guidance: 1 turns it off. Windows are fractions of the steps; creative_start is where control ends. preview_every: steps
+    between previews, the last one serves in between. conditional_previews: one look for both halves under guidance. strength:
+    of the residuals. quirks: AdaRes `released` exactly as released, for comparison alone."""
+
+    steps: int = 30
+    guidance: float = 7.0
+    guidance_rescale: float = 0.0
+    sampler: str = "ddpm"
+    adares: AdaRes = "off"
+    start_from_degraded: bool = True
+    preview_start: float = 0.0
+    preview_end: float = 1.0
+    preview_every: int = 1
+    conditional_previews: bool = False
+    control_start: float = 0.0
+    creative_start: float = 1.0
+    strength: float = 1.0
+    quirks: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step as it was taken. preview and reference are None where Previewer or Aggregator did not run.
+
+    z, eps (guided), x0, z_next [B, C, h, w]; reference [R, C, h, w]; residuals: scaled, [] where none were added;
+    delta [B]: equation 7, for the step that follows.
+    """
+
+    z: Tensor
+    preview: Look | None
+    reference: Tensor | None
+    residuals: list[Tensor]
+    eps: Tensor
+    x0: Tensor
+    z_next: Tensor
+    delta: Tensor
+
+
+def sample(
+    networks: InstantIR,
+    degraded: Tensor,
+    conditions: Conditions,
+    options: Options,
+    draw: Callable[[], Tensor],
+    reference: Tensor | None = None,
+) -> Iterator[Step]:
+    """The steps of one run, the last z_next being the restored latent. Algorithm 1, or the release's loop with AdaRes off.
+
+    degraded [B, C, h, w]: the scaled latent of the picture; draw: the next standard normal noise of that shape; reference: what
+    the Aggregator sees beside it where no preview is, else `degraded` itself.
+    """
+    timesteps = leading_timesteps(options.steps)
+    levels = noise_levels(networks.schedule, timesteps, ends_clean=options.sampler == "ddpm" or options.adares == "paper")
+    z = start(degraded, levels[0], options, draw())
+    memory = Memory.at_start(degraded)
+    for index, timestep in enumerate(timesteps):
+        t = torch.full((conditions.pooled.shape[0],), timestep, device=z.device)
+        strength = strength_at(index, options, memory)
+        preview = look_ahead(networks, z, t, conditions, index, options, memory, strength)
+        compared, residuals = steer(networks, degraded, reference, preview, t, conditions, options, memory, strength)
+        eps = guided(networks.denoise(_rows(z, t), t, conditions, residuals), options)
+        x0 = networks.schedule.clean(z, eps, t[:1], "epsilon")
+        noise = draw() if options.sampler == "ddpm" else torch.zeros_like(z)
+        z_next = SOLVERS[options.sampler](z, x0, eps, levels[index], levels[index + 1], noise)
+        memory = memory.after(preview, residuals, x0, options)
+        yield Step(z, preview, compared, residuals, eps, x0, z_next, memory.delta)
+        z = z_next
+
+
+def leading_timesteps(steps: int) -> list[int]:
+    """t_i = 1 + stride (N - 1 - i): SDXL's leading spacing with an offset of 1, 958 to 1 for 30 steps."""
+    stride = TRAINING_STEPS // steps
+    return [1 + stride * (steps - 1 - index) for index in range(steps)]
+
+
+Level = tuple[float, float]
+
+
+def noise_levels(schedule: NoiseSchedule, timesteps: list[int], ends_clean: bool) -> list[Level]:
+    """(a, b) of every timestep, and of what follows the last one: 1 and 0, or those of timestep 0 as SDXL's DDIM has it."""
+    indices = torch.tensor([*timesteps, 0])
+    levels = list(zip(schedule.signal(indices).tolist(), schedule.noise(indices).tolist(), strict=True))
+    return [*levels[:-1], (1.0, 0.0) if ends_clean else levels[-1]]
+
+
+def start(degraded: Tensor, level: Level, options: Options, noise: Tensor) -> Tensor:
+    """z_T: the degraded latent noised to the first timestep, or noise alone."""
+    noise = noise.to(degraded)
+    return level[0] * degraded + level[1] * noise if options.start_from_degraded else noise
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a step leaves to the next: the last look (None before the first), the residuals last added, and delta [B]."""
+
+    preview: Look | None
+    residuals: list[Tensor]
+    delta: Tensor
+
+    @classmethod
+    def at_start(cls, degraded: Tensor) -> Memory:
+        return cls(None, [], degraded.new_ones(degraded.shape[0]))
+
+    def after(self, preview: Look | None, residuals: list[Tensor], x0: Tensor, options: Options) -> Memory:
+        """Equation 7, delta = ||P - x_0||^2 / ||P - P_before||^2 of the conditional rows, for the next step."""
+        latest = preview if preview is not None else self.preview
+        if latest is None or (preview is None and not options.quirks):
+            return replace(self, residuals=residuals)
+        own = latest.latent[-x0.shape[0] :]
+        before = torch.zeros_like(own) if self.preview is None else self.preview.latent[-x0.shape[0] :]
+        smallest = 0.0 if options.quirks else SMALLEST_CHANGE
+        delta = _squares(own - x0) / (_squares(own - before) + smallest)
+        return Memory(latest, residuals, delta)
+
+
+def strength_at(index: int, options: Options, memory: Memory) -> Tensor:
+    """s [B]: how much the residuals count in this step; the release's AdaRes lets delta decide."""
+    inside = index / options.steps >= options.control_start and (index + 1) / options.steps <= options.creative_start
+    strength = torch.full_like(memory.delta, options.strength if inside else 0.0)
+    return torch.minimum(memory.delta.clamp(min=0), strength) if options.adares == "released" else strength
+
+
+def look_ahead(
+    networks: InstantIR,
+    z: Tensor,
+    t: Tensor,
+    conditions: Conditions,
+    index: int,
+    options: Options,
+    memory: Memory,
+    strength: Tensor,
+) -> Look | None:
+    """This step's preview: a new one, the last one between two looks, or None outside its window."""
+    inside = index / options.steps >= options.preview_start and (index + 1) / options.steps <= options.preview_end
+    wanted = bool((strength > NEGLIGIBLE).any()) or (options.adares == "released" and not options.quirks)
+    if not (inside and wanted):
+        return None
+    if memory.preview is not None and index % options.preview_every:
+        return memory.preview
+    if not options.conditional_previews:
+        return networks.preview(_rows(z, t), t, conditions)
+    own = networks.preview(z, t[-z.shape[0] :], conditions.last(z.shape[0]))
+    return Look(*(_rows(part, t) for part in own))
+
+
+def steer(
+    networks: InstantIR,
+    degraded: Tensor,
+    reference: Tensor | None,
+    preview: Look | None,
+    t: Tensor,
+    conditions: Conditions,
+    options: Options,
+    memory: Memory,
+    strength: Tensor,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """What the Aggregator compared the degraded latent with [R, C, h, w], and the residuals that follow, scaled by s."""
+    amount = _per_row(strength, t)
+    if not bool((strength > NEGLIGIBLE).any()):
+        return None, [amount * residual for residual in memory.residuals] if options.quirks else []
+    rows = _rows(degraded, t)
+    if preview is None:
+        compared = rows if reference is None else _rows(reference, t)
+    elif options.adares == "paper":
+        delta = _per_row(memory.delta.clamp(0, 1), t)
+        compared = torch.lerp(preview.latent, rows, delta)
+    else:
+        compared = preview.latent
+    return compared, [amount * residual for residual in networks.residuals(rows, compared, t, conditions)]
+
+
+def guided(eps: Tensor, options: Options) -> Tensor:
+    """eps_u + g (eps_c - eps_u) [B, C, h, w] from both halves; with guidance 1 there is one half alone."""
+    if options.guidance <= 1:
+        return eps
+    unconditional, conditional = eps.chunk(2)
+    mixed = unconditional + options.guidance * (conditional - unconditional)
+    if options.guidance_rescale == 0:
+        return mixed
+    gain = conditional.std(dim=(1, 2, 3), keepdim=True) / mixed.std(dim=(1, 2, 3), keepdim=True)
+    return mixed * (1 + options.guidance_rescale * (gain - 1))
+
+
+def ddpm_step(z: Tensor, x0: Tensor, eps: Tensor, level: Level, following: Level, noise: Tensor) -> Tensor:
+    """Ancestral step with the smaller of the two posterior variances, as released."""
+    product, before = level[0] ** 2, following[0] ** 2
+    beta = 1 - product / before
+    mean = following[0] * beta / (1 - product) * x0 + (product / before) ** 0.5 * (1 - before) / (1 - product) * z
+    variance = max((1 - before) / (1 - product) * beta, SMALLEST_VARIANCE)
+    return mean + variance**0.5 * noise.to(z)
+
+
+def ddim_step(z: Tensor, x0: Tensor, eps: Tensor, level: Level, following: Level, noise: Tensor) -> Tensor:
+    """Deterministic step: line 8 of Algorithm 1 with the factor b_{t-1} that its print lacks."""
+    return following[0] * x0 + following[1] * eps
+
+
+SOLVERS: dict[str, Callable[[Tensor, Tensor, Tensor, Level, Level, Tensor], Tensor]] = {"ddpm": ddpm_step, "ddim": ddim_step}
+
+
+def _rows(latent: Tensor, t: Tensor) -> Tensor:
+    """latent [B, ...] for every half: [R, ...]."""
+    return torch.cat([latent] * (t.shape[0] // latent.shape[0]))
+
+
+def _per_row(values: Tensor, t: Tensor) -> Tensor:
+    return _rows(values, t).reshape(-1, 1, 1, 1)
+
+
+def _squares(difference: Tensor) -> Tensor:
+    return difference.square().sum(dim=(1, 2, 3))

@@ -1,0 +1,96 @@
+"""InstantIR's Aggregator: SDXL's encoder over the degraded latent and its preview side by side (InstantIR, section 5, eq. 6).
+
+What it sees of both becomes residuals for the skips and the middle of the U-Net. Parameter names are the published ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .sdxl_embedding import sdxl_embedding
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+SHARED_WIDTH = 128
+Side = Literal["height", "width"]
+DIMENSIONS: dict[Side, int] = {"height": 2, "width": 3}
+
+
+class FeatureTransform(nn.Module):
+    """Scale and shift of the preview's half, told by the degraded half (SFT, eq. 6): h_p (1 + gamma) + beta."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mlp_shared = nn.Sequential(nn.Conv2d(channels, SHARED_WIDTH, 3, padding=1), nn.SiLU())
+        self.mul = nn.Conv2d(SHARED_WIDTH, channels, 3, padding=1)
+        self.add = nn.Conv2d(SHARED_WIDTH, channels, 3, padding=1)
+
+    def forward(self, degraded: Tensor, preview: Tensor) -> Tensor:
+        shared = self.mlp_shared(degraded)
+        return preview * (1 + self.mul(shared)) + self.add(shared)
+
+
+class Residual(nn.ModuleList):
+    """Feature transform, then a 1x1 convolution that starts at zero."""
+
+    def __init__(self, channels: int) -> None:
+        last = nn.Conv2d(channels, channels, 1, bias=True)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        super().__init__([FeatureTransform(channels), last])
+
+    def forward(self, degraded: Tensor, preview: Tensor) -> Tensor:
+        """[B, C, h, w] from the features of both halves."""
+        result: Tensor = self[1](self[0](degraded, preview))
+        return result
+
+
+class Aggregator(nn.Module):
+    """Residuals [skips ..., middle] for a U-Net from a degraded latent and a reference of the same size."""
+
+    def __init__(self, unet: UNet2DConditionModel, side: Side = "height") -> None:
+        """Takes over the encoder of `unet`, which must not be used afterwards: pass a copy. side: along which the two meet."""
+        super().__init__()
+        self.dimension = DIMENSIONS[side]
+        self.multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+        self.time_proj, self.time_embedding = unet.time_proj, unet.time_embedding
+        self.add_time_proj, self.add_embedding = unet.add_time_proj, unet.add_embedding
+        self.conv_in = unet.conv_in
+        self.ref_conv_in = nn.Conv2d(unet.conv_in.in_channels, unet.conv_in.out_channels, 3, padding=1)
+        self.ref_conv_in.load_state_dict(unet.conv_in.state_dict(), assign=True)
+        self.down_blocks, self.mid_block = unet.down_blocks, unet.mid_block
+        for module in (*self.down_blocks.modules(), *self.mid_block.modules()):
+            if hasattr(module, "attn2"):
+                module.attn2 = module.norm2 = None  # it reads no text tokens
+        self.controlnet_down_blocks = nn.ModuleList(Residual(channels) for channels in skip_channels(unet))
+        self.controlnet_mid_block = Residual(unet.config.block_out_channels[-1])
+
+    def forward(self, degraded: Tensor, reference: Tensor, timestep: Tensor, pooled: Tensor, size_ids: Tensor) -> list[Tensor]:
+        """degraded, reference [B, C, h, w], sides in multiples of `multiple`; timestep [B] or [1]; pooled [B, P]; size_ids [B, 6]."""
+        embedding = sdxl_embedding(self, timestep, pooled, size_ids)
+        features = torch.cat([self.conv_in(degraded), self.ref_conv_in(reference)], dim=self.dimension)
+        skips = [features]
+        for block in self.down_blocks:
+            features, outputs = block(hidden_states=features, temb=embedding)
+            skips += outputs
+        features = self.mid_block(features, embedding)
+        residuals = [residual(*self._halves(skip)) for residual, skip in zip(self.controlnet_down_blocks, skips, strict=True)]
+        return [*residuals, self.controlnet_mid_block(*self._halves(features))]
+
+    def _halves(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What comes from the degraded latent, and what from the reference."""
+        degraded, reference = features.chunk(2, dim=self.dimension)
+        return degraded, reference
+
+
+def skip_channels(unet: UNet2DConditionModel) -> list[int]:
+    """Channels of the skip tensors in their order: the input convolution's, then each level's blocks and its downsampler."""
+    widths = unet.config.block_out_channels
+    channels = [widths[0]]
+    for level, (width, block) in enumerate(zip(widths, unet.down_blocks, strict=True)):
+        channels += [width] * (len(block.resnets) + (level < len(widths) - 1))
+    return channels
