@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from kintsugi.core.graph.conversion import to_prompt
 from kintsugi.core.graph.registry import Registry
 from kintsugi.core.graph.validation import validate
-from kintsugi.core.graph.widgets import has_widget, stored_order
+from kintsugi.core.graph.widgets import UPLOAD, has_widget, stored_order
 from kintsugi.core.runtime import LocalHost
 from kintsugi.headless.cli import run_command_line
 from kintsugi.headless.node_registry import full_registry
@@ -22,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 EXPECTED = Path(__file__).parent / "golden" / "workflows"
 NOTES = ("MarkdownNote", "Note")
 OPTIONAL_SHAPE = 7
+# What ComfyUI's canvas draws, in its pixels: a title above the node's place, then rows of sockets, then its widgets.
+TITLE, SOCKET_ROW, WIDGET_ROW, TEXT_BOX, LOADED_PICTURE, MARGINS = 30, 20, 24, 54, 224, 14
 
 
 @pytest.fixture(params=sorted((ROOT / "workflows").glob("*.json")), ids=lambda path: path.stem)
@@ -97,19 +101,37 @@ def test_a_note_names_the_files_and_their_licence(workflow: dict[str, Any]) -> N
     assert "safetensors" in notes[0] and "licence Apache-2.0" in notes[0]
 
 
-def test_groups_hold_their_nodes_and_no_two_nodes_overlap(workflow: dict[str, Any]) -> None:
-    boxes = [(*node["pos"], *node["size"]) for node in workflow["nodes"]]
-    for index, one in enumerate(boxes):
-        assert not [other for other in boxes[index + 1 :] if overlap(one, other)]
+def test_groups_hold_their_nodes_and_nothing_overlaps(workflow: dict[str, Any]) -> None:
+    boxes = {node["title"]: drawn(node) for node in workflow["nodes"]}
+    groups = [group["bounding"] for group in workflow["groups"]]
+    for first, second in combinations(boxes, 2):
+        assert not overlap(boxes[first], boxes[second]), (first, second)
+    assert not any(overlap(one, other) for one, other in combinations(groups, 2))
     for node in our_nodes(workflow):
-        assert any(contains(group["bounding"], (*node["pos"], *node["size"])) for group in workflow["groups"]), node["title"]
+        assert any(contains(group, boxes[node["title"]]) for group in groups), node["title"]
 
 
-def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def test_every_node_is_as_high_as_the_canvas_draws_it(workflow: dict[str, Any], registry: Registry) -> None:
+    for node in our_nodes(workflow):
+        definition = registry.definition(node["type"])
+        boxes = sum(bool(entry.options.get("multiline")) for entry in definition.inputs.values())
+        widgets = WIDGET_ROW * (len(stored_order(definition)) - boxes) + TEXT_BOX * boxes
+        picture = LOADED_PICTURE if UPLOAD in stored_order(definition) else 0
+        rows = SOCKET_ROW * max(len(node["inputs"]), len(node["outputs"]), 1)
+        assert node["size"][1] >= rows + widgets + picture + MARGINS, node["title"]
+
+
+def drawn(node: dict[str, Any]) -> tuple[float, ...]:
+    """(left, top, width, height) of a node with its title."""
+    (left, top), (width, height) = node["pos"], node["size"]
+    return left, top - TITLE, width, height + TITLE
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(one[axis] < other[axis] + other[axis + 2] and other[axis] < one[axis] + one[axis + 2] for axis in (0, 1))
 
 
-def contains(outer: list[float], inner: tuple[float, ...]) -> bool:
+def contains(outer: Sequence[float], inner: Sequence[float]) -> bool:
     return all(outer[axis] <= inner[axis] and inner[axis] + inner[axis + 2] <= outer[axis] + outer[axis + 2] for axis in (0, 1))
 
 
