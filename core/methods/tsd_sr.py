@@ -8,8 +8,9 @@ with a stored prompt embedding c, no text encoder and no guidance.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -56,12 +57,16 @@ class TsdSr(nn.Module):
     prompt: Tensor
     pooled: Tensor
 
-    def __init__(self, transformer: SD3Transformer2DModel, prompt: Tensor, pooled: Tensor, constants: OneStepConstants) -> None:
-        """prompt [1, N, D], pooled [1, P]: stored embedding of the fixed positive prompt."""
+    def __init__(self, transformer: SD3Transformer2DModel, prompt: PromptEmbedding, constants: OneStepConstants) -> None:
+        """prompt: stored embedding of the fixed positive prompt, tokens [1, N, D] and pooled [1, P]. Raises BadValueError for
+        other widths than the transformer's."""
         super().__init__()
+        fault = embedding_fault(transformer.config, prompt)
+        if fault:
+            raise BadValueError(fault, where="TSD-SR", way_out="Encode the prompt with the text encoders of SD3.")
         self.transformer = transformer
-        self.register_buffer("prompt", prompt)
-        self.register_buffer("pooled", pooled)
+        self.register_buffer("prompt", prompt.tokens)
+        self.register_buffer("pooled", prompt.pooled)
         self.constants = constants
         self.schedule = flow_schedule()
 
@@ -81,20 +86,13 @@ class TsdSr(nn.Module):
         return 0
 
     def with_prompt(self, prompt: PromptEmbedding) -> TsdSr:
-        """The same transformer with another embedding: tokens [1, N, D] and pooled [1, P]. Raises BadValueError for other
-        widths, and when constants are folded."""
+        """The same transformer with another embedding. Raises BadValueError for other widths, and when constants are folded."""
         require_unfolded(self.transformer, "TSD-SR")
-        if prompt.pooled is None:
-            raise BadValueError("the prompt has no pooled embedding.", where="TSD-SR", way_out="Encode it with the text encoders of SD3.")
-        fault = embedding_fault(self.transformer, prompt.tokens, prompt.pooled)
-        if fault:
-            raise BadValueError(fault, where="TSD-SR", way_out="Encode it with the text encoders of SD3.")
-        return TsdSr(self.transformer, prompt.tokens.to(self.prompt), prompt.pooled.to(self.pooled), self.constants)
+        return TsdSr(self.transformer, prompt, self.constants)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Restored latent [B, C, h, w] (scaled) from the low-quality one: z = z_lq - v, sigma being 1."""
-        timestep = torch.tensor([self.constants.timestep], device=latent.device)
-        return self.schedule.clean(latent, self.velocity(latent), timestep, "velocity")
+        return self.schedule.clean(latent, self.velocity(latent), self._timestep(latent), "velocity")
 
     def velocity(self, latent: Tensor) -> Tensor:
         """v [B, C, h, w] of a scaled latent, in its dtype."""
@@ -103,17 +101,28 @@ class TsdSr(nn.Module):
             hidden_states=seen,
             encoder_hidden_states=self.prompt.to(seen).expand(seen.shape[0], -1, -1),
             pooled_projections=self.pooled.to(seen).expand(seen.shape[0], -1),
-            timestep=torch.tensor([self.constants.timestep], device=seen.device),
+            timestep=self._timestep(seen),
         ).sample
         return found.to(latent.dtype)
 
     def fold(self) -> None:
         """Compute once what prompt and timestep decide, and drop the modules that did; no other prompt is possible then. The
         table of positions is held by its factors where it has some."""
-        side = self.latent_multiple
-        picture = self.prompt.new_zeros(1, self.transformer.config.in_channels, side, side)
-        fold_constants(self.transformer, CONSTANTS, lambda: self.velocity(picture))
+        fold_constants(self.transformer, CONSTANTS, self._compute_constants)
         factor_positions(self.transformer)
+
+    def _compute_constants(self) -> None:
+        """Run every module that CONSTANTS names, and of the blocks only the first: the rest would cost minutes on a CPU."""
+        network, side = self.transformer, self.latent_multiple
+        tokens, pooled = self.prompt.to(network.dtype), self.pooled.to(network.dtype)
+        time, text = network.time_text_embed(self._timestep(pooled), pooled), network.context_embedder(tokens)
+        first, *rest = network.transformer_blocks
+        first(network.pos_embed(tokens.new_zeros(1, network.config.in_channels, side, side)), text, time)
+        for norm in (*(norm for block in rest for norm in (block.norm1, block.norm1_context)), network.norm_out):
+            norm.linear(norm.silu(time))
+
+    def _timestep(self, like: Tensor) -> Tensor:
+        return torch.tensor([self.constants.timestep], device=like.device)
 
     @torch.inference_mode()
     def restore_latent(self, latent: Tensor, noise: Tensor | None) -> Tensor:
@@ -134,11 +143,12 @@ class TsdSr(nn.Module):
             )
 
 
-def embedding_fault(transformer: SD3Transformer2DModel, tokens: Tensor, pooled: Tensor) -> str | None:
-    """What is wrong with a prompt embedding for this transformer: tokens must be [1, N, D], pooled [1, P]."""
-    width, pooled_width = transformer.config.joint_attention_dim, transformer.config.pooled_projection_dim
-    if tokens.ndim != 3 or tokens.shape[0] != 1 or tokens.shape[-1] != width:
-        return f"the prompt embedding is {list(tokens.shape)}, expected [1, tokens, {width}]."
-    if pooled.shape != (1, pooled_width):
-        return f"the pooled prompt embedding is {list(pooled.shape)}, expected [1, {pooled_width}]."
+def embedding_fault(config: Mapping[str, Any], prompt: PromptEmbedding) -> str | None:
+    """What is wrong with a prompt for a transformer of that configuration: tokens must be [1, N, D], pooled [1, P]."""
+    width, pooled_width = config["joint_attention_dim"], config["pooled_projection_dim"]
+    if prompt.tokens.ndim != 3 or prompt.tokens.shape[0] != 1 or prompt.tokens.shape[-1] != width:
+        return f"the prompt embedding is {list(prompt.tokens.shape)}, expected [1, tokens, {width}]."
+    if prompt.pooled is None or prompt.pooled.shape != (1, pooled_width):
+        found = "missing" if prompt.pooled is None else str(list(prompt.pooled.shape))
+        return f"the pooled prompt embedding is {found}, expected [1, {pooled_width}]."
     return None

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import BadValueError
 from ..methods.one_step import Generator
 from ..runtime import DTYPES, current_host
-from . import embedded, gendr
+from . import embedded, gendr, tsd_sr
 from .locations import find_files, find_weights
 from .options import LoadOptions
 
@@ -31,6 +31,7 @@ class MethodWeights:
 
 READERS: dict[str, MethodWeights] = {
     gendr.KIND: MethodWeights(gendr.PUBLISHED, gendr.COMPANIONS, gendr.read_generator),
+    tsd_sr.KIND: MethodWeights(tsd_sr.PUBLISHED, tsd_sr.COMPANIONS, tsd_sr.read_generator),
 }
 METHODS = tuple(READERS)
 
@@ -63,4 +64,9 @@ def _student_file(method: str, weights: str) -> Path:
         published = READERS[method].published
         weights = published if published in find_files("kintsugi") else "embedded"
         log.info("Weights of %s: %s.", method, "the small embedded ones" if weights == "embedded" else weights)
-    return embedded.GENERATORS[method] if weights == "embedded" else find_weights("kintsugi", weights)
+    if weights != "embedded":
+        return find_weights("kintsugi", weights)
+    chosen = embedded.GENERATORS[method]
+    if chosen.stem.startswith("untrained"):
+        log.warning("The embedded weights of %s are untrained: they only show that it runs, and restore nothing.", method)
+    return chosen

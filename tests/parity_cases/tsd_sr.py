@@ -23,6 +23,7 @@ from kintsugi.core.methods.tsd_sr_release import (
 )
 from kintsugi.core.models.codec import LatentCodec
 from kintsugi.core.models.mini import build_sd3_transformer, build_vae
+from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.models.tiled_vae_published import Box, decode_published, encode_published, plan_decode, plan_encode
 from kintsugi.core.weights.files import build_network
 from kintsugi.core.weights.lora import Adapter, merge
@@ -65,7 +66,8 @@ def method_of(sidecar: Sidecar) -> TsdSr:
     tensors = merged(sidecar, stored(sidecar, "weights_transformer"), "transformer")
     transformer = build_network(partial(build_sd3_transformer, sidecar.config["transformer"]), tensors, "weights_transformer")
     prompts = stored(sidecar, "prompts")
-    method = TsdSr(transformer, prompts["prompt_embeds"], prompts["pool_embeds"], OneStepConstants(latent_offset(sidecar))).eval()
+    prompt = PromptEmbedding(prompts["prompt_embeds"], prompts["pool_embeds"])
+    method = TsdSr(transformer, prompt, OneStepConstants(latent_offset(sidecar))).eval()
     method.fold()
     return method
 
