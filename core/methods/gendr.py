@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..diffusion import constant_schedule
 from ..models.folding import fold_constants, require_unfolded
 from ..models.prompt import PromptEmbedding
-from ..runtime import run_model
+from ..runtime import current_host, run_model
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -67,7 +67,7 @@ class GenDR(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Restored latent [B, C, h, w] (scaled) from the low-quality one: equation (2)."""
-        prompt = self.prompt.to(latent.dtype).expand(latent.shape[0], -1, -1)
+        prompt = self.prompt.to(latent).expand(latent.shape[0], -1, -1)
         timestep = torch.tensor([self.constants.timestep], device=latent.device)
         eps = self.unet(latent, timestep, encoder_hidden_states=prompt).sample
         return self.schedule.clean(latent, eps, timestep, "epsilon")
@@ -82,4 +82,4 @@ class GenDR(nn.Module):
     def restore_latent(self, latent: Tensor, noise: Tensor | None) -> Tensor:
         """forward() in micro-batches, float32 in and out. GenDR draws nothing, so noise is None."""
         parameter = next(self.unet.parameters())
-        return run_model(self, latent.to(parameter)).float().to(latent.device)
+        return run_model(self, latent.to(current_host().device, parameter.dtype)).float().to(latent.device)

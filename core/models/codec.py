@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..runtime import run_model
+from ..runtime import current_host, run_model
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -35,7 +35,7 @@ class LatentCodec:
         """Scaled latent [B, C, h, w] float32 of pictures [B, 3, H, W] in 0..1: the posterior's mode, or its sample by
         standard normal noise [B, C, h, w]."""
         parameter = next(self.vae.parameters())
-        moments = run_model(self._moments, (2 * pictures - 1).to(parameter)).float()
+        moments = run_model(self._moments, (2 * pictures - 1).to(current_host().device, parameter.dtype)).float()
         mean, log_variance = moments.chunk(2, dim=1)
         if noise is not None:
             mean = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise.to(mean)
@@ -45,7 +45,8 @@ class LatentCodec:
     def decode(self, latent: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] float32 (not clamped) of a scaled latent [B, C, h, w]."""
         parameter = next(self.vae.parameters())
-        return (run_model(self._decode, (latent / self._scale + self._shift).to(parameter)).float() / 2 + 0.5).to(latent.device)
+        unscaled = (latent / self._scale + self._shift).to(current_host().device, parameter.dtype)
+        return (run_model(self._decode, unscaled).float() / 2 + 0.5).to(latent.device)
 
     def _moments(self, pictures: Tensor) -> Tensor:
         return self.vae.encode(pictures).latent_dist.parameters
