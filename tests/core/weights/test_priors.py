@@ -1,0 +1,85 @@
+"""A prior of each family loads from what is published, or from what is embedded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kintsugi.core.errors import WeightsError
+from kintsugi.core.methods.coding import decode_latent, encode_picture
+from kintsugi.core.models.offload import OFFLOADS, Offload
+from kintsugi.core.runtime import LocalHost
+from kintsugi.core.weights.priors import load_prior, read_vae
+from published_layouts import PIXART_CONFIG, SD3_CONFIG, UNET_CONFIG, random_network, vae_config, write_folder
+
+FAMILIES: dict[str, tuple[str, str, dict[str, Any], int]] = {
+    "sd3": ("transformer", "SD3Transformer2DModel", SD3_CONFIG, 16),
+    "sd21-vae16": ("unet", "UNet2DConditionModel", UNET_CONFIG, 16),
+    "pixart-alpha": ("transformer", "PixArtTransformer2DModel", PIXART_CONFIG, 4),
+}
+
+
+def folder_of(family: str, models: Path) -> Path:
+    component, network, config, channels = FAMILIES[family]
+    parts = {component: random_network(network, config), "vae": random_network("AutoencoderKL", vae_config(channels))}
+    return write_folder(models / "diffusers" / "mine", parts)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_latent_of_every_family_is_scaled_as_its_folder_says(host: LocalHost, family: str) -> None:
+    folder_of(family, host.folders.models)
+    prior, picture = load_prior(family), torch.rand(1, 16, 16, 3)
+    latent = encode_picture(prior, picture, 512)
+    plain = prior.codec.vae.encode(2 * picture.movedim(-1, 1) - 1).latent_dist.mode()
+    assert prior.family == family and latent.shape == (1, FAMILIES[family][3], 8, 8)
+    assert torch.allclose(latent, 0.5 * (plain - 0.25), atol=1e-5 * float(plain.abs().max()))
+    assert decode_latent(prior, latent, 512).shape == picture.shape
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_denoiser_is_read_when_it_is_asked_for_and_once(host: LocalHost, family: str) -> None:
+    folder = folder_of(family, host.folders.models)
+    component, class_name, config, _ = FAMILIES[family]
+    prior = load_prior(family)
+    weights = folder / component / "diffusion_pytorch_model.safetensors"
+    hidden = weights.rename(weights.with_suffix(".away"))
+    assert prior.denoiser is not None
+    with pytest.raises(WeightsError, match="has no weights"):
+        prior.denoiser()
+    hidden.rename(weights)
+    network = prior.denoiser()
+    assert prior.denoiser() is network
+    expected = random_network(class_name, config).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("offload", OFFLOADS)
+def test_a_prior_is_the_same_under_every_offload(host: LocalHost, offload: Offload) -> None:
+    folder_of("sd3", host.folders.models)
+    picture = torch.rand(1, 16, 16, 3)
+    expected = encode_picture(load_prior("sd3"), picture, 512)
+    assert torch.equal(encode_picture(load_prior("sd3", offload=offload), picture, 512), expected)
+
+
+def test_auto_takes_the_embedded_vae_where_nothing_is_found(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "kintsugi"):
+        assert load_prior("sd3").family == "mini"
+    assert "Prior sd3: the small embedded VAE." in caplog.text
+
+
+def test_embedded_and_names_are_taken_as_they_are_said(host: LocalHost) -> None:
+    folder_of("sd3", host.folders.models)
+    assert load_prior("sd3", "embedded").family == "mini"
+    assert load_prior("sd3", "diffusers/mine", "bf16").codec.vae.dtype == torch.bfloat16
+    with pytest.raises(WeightsError, match=r"no prior is named 'diffusers/other'"):
+        load_prior("sd3", "diffusers/other")
+
+
+def test_a_vae_that_does_not_fit_its_configuration_is_refused_by_name(host: LocalHost) -> None:
+    folder = write_folder(folder_of("sd3", host.folders.models), {}, latent_channels=8)
+    with pytest.raises(WeightsError, match=r"tensor decoder\.conv_in\.weight is \[16, 16, 3, 3\], expected \[16, 8, 3, 3\]"):
+        load_prior("sd3")
+    with pytest.raises(WeightsError, match=r"vae: tensor"):
+        read_vae(folder)
