@@ -12,6 +12,11 @@ def pixel_loss(output: Tensor, target: Tensor) -> Tensor:
     return torch.sqrt((output - target) ** 2 + 1e-6).mean()
 
 
+def square_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Squared distance, mean over [B, 3, H, W] (DiffBIR, equation 1)."""
+    return F.mse_loss(output, target)
+
+
 def gradient_loss(output: Tensor, target: Tensor) -> Tensor:
     """L1 distance of horizontal and vertical differences: the mini recipes' stand-in for LPIPS."""
     difference = output - target

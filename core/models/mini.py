@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+    from diffusers import AutoencoderKL, PixArtTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
 
 def vae_config(channels: tuple[int, ...], latent_channels: int, layers_per_block: int, norm_groups: int) -> dict[str, Any]:
@@ -49,3 +49,10 @@ def build_sd3_transformer(config: dict[str, Any]) -> SD3Transformer2DModel:
     from diffusers import SD3Transformer2DModel
 
     return SD3Transformer2DModel.from_config(config)
+
+
+def build_pixart(config: dict[str, Any]) -> PixArtTransformer2DModel:
+    """The transformer of a diffusers configuration of PixArt-alpha, randomly initialised, float32."""
+    from diffusers import PixArtTransformer2DModel
+
+    return PixArtTransformer2DModel.from_config(config)

@@ -13,10 +13,12 @@ def build_stage(recipe: Recipe) -> Stage:
 
     from .gendr_restorer import GendrRestorerSettings, GendrRestorerStage
     from .mini_vae import MiniVaeSettings, MiniVaeStage
+    from .swinir_restorer import SwinirRestorerSettings, SwinirRestorerStage
 
     stages: dict[str, tuple[type[Strict], type]] = {
         "mini-vae": (MiniVaeSettings, MiniVaeStage),
         "gendr-restorer": (GendrRestorerSettings, GendrRestorerStage),
+        "swinir-restorer": (SwinirRestorerSettings, SwinirRestorerStage),
     }
     if recipe.stage not in stages:
         raise RecipeError(f"unknown stage {recipe.stage!r}.", where="stage", way_out=f"Known: {', '.join(sorted(stages))}.")

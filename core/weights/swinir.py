@@ -1,0 +1,59 @@
+"""The coarse restorers: DiffBIR's published SwinIR files, ours, or the embedded one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ..errors import BadValueError, WeightsError
+from ..models.offload import place
+from ..models.swinir import SwinIR, SwinIRConfig, derived_shapes
+from ..runtime import DTYPES, current_host
+from . import embedded
+from .configs import shipped_config
+from .files import NetworkFile, build_network, read_weights, require_exact
+from .locations import find_files, find_weights
+
+log = logging.getLogger("kintsugi")
+
+KIND = "swinir"
+FOLDER = "swinir"
+PUBLISHED = f"{FOLDER}/general_swinir_v1.safetensors"
+
+
+def swinir_choices() -> list[str]:
+    """What the weights widget of Pre-Restore offers: auto, embedded, then the files in `kintsugi/swinir`."""
+    return ["auto", "embedded", *(name for name in find_files("kintsugi") if name.startswith(f"{FOLDER}/"))]
+
+
+def load_swinir(weights: str = "auto", dtype: str = "auto") -> SwinIR:
+    """The restorer on the host's device. weights: a name of swinir_choices(); `auto` is the published general one where it is
+    there, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16. Raises WeightsError."""
+    if weights == "auto":
+        weights = PUBLISHED if PUBLISHED in find_files("kintsugi") else "embedded"
+        log.info("Weights of the pre-restorer: %s.", "the small embedded ones" if weights == "embedded" else weights)
+    path = embedded.SWINIR if weights == "embedded" else find_weights("kintsugi", weights)
+    return place(read_swinir(path), DTYPES.get(dtype, current_host().dtype))
+
+
+def read_swinir(path: Path) -> SwinIR:
+    """The restorer in a file, float32: bare tensors of the published size, or ours with a configuration in the metadata."""
+    tensors, content = read_weights(path)
+    if content.get("kind", KIND) != KIND:
+        raise WeightsError(f"holds {content['kind']}, not {KIND}.", where=str(path), way_out="Choose a file of a coarse restorer.")
+    # The general restorer was saved by a data-parallel wrapper.
+    bare = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return swinir_of(NetworkFile(bare, content.get(KIND) or shipped_config(KIND), str(path)))
+
+
+def swinir_of(file: NetworkFile) -> SwinIR:
+    """The network of these tensors, which may leave out what follows from the configuration. Raises WeightsError."""
+    try:
+        config = SwinIRConfig(**file.config)
+    except (TypeError, BadValueError) as error:
+        raise WeightsError(f"its configuration is not that of a coarse restorer: {error}", where=file.where) from error
+    derived = derived_shapes(config)
+    stored = {name: tensor for name, tensor in file.tensors.items() if name in derived}
+    require_exact({name: derived[name] for name in stored}, stored, file.where)
+    learned = {name: tensor for name, tensor in file.tensors.items() if name not in derived}
+    return build_network(lambda: SwinIR(config), learned, file.where)
