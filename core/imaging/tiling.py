@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadValueError
-from ..runtime import current_host
+from ..runtime import SilentProgress, current_host
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,13 @@ def feather_weights(starts: Sequence[int], size: int) -> list[Tensor]:
 OnTiles = Callable[[Tensor, Sequence[Tile]], Tensor]
 
 
-def blend_tiles(run: OnTiles, picture: Tensor, plan: Sequence[Tile], scale: Fraction | int = 1, label: str = "Tiles") -> Tensor:
+def blend_tiles(run: OnTiles, picture: Tensor, plan: Sequence[Tile], scale: Fraction | int = 1, label: str | None = "Tiles") -> Tensor:
     """run(windows, tiles) on `picture` [B, C, H, W], blended with feathers into float32 [B, C', H * scale, W * scale].
 
     run may change the channels and scales both sides by `scale` (4 for a decoder, Fraction(1, 4) for an encoder); results lie
-    on the picture's device. run gets as many tiles at a time as the host's micro-batch holds; the progress takes a step per
-    tile and an interruption is noticed between calls. Memory beside run's own: the result and those tiles.
+    on the picture's device. run gets as many tiles at a time as the host's micro-batch holds; the progress (none without a
+    label) takes a step per tile and an interruption is noticed between calls. Memory beside run's own: the result and those
+    tiles.
     """
     height, width = scaled(picture.shape[2], scale), scaled(picture.shape[3], scale)
     tops = sorted({scaled(tile.top, scale) for tile in plan})
@@ -91,7 +92,8 @@ def blend_tiles(run: OnTiles, picture: Tensor, plan: Sequence[Tile], scale: Frac
     tile_height, tile_width = scaled(plan[0].height, scale), scaled(plan[0].width, scale)
     rows = dict(zip(tops, feather_weights(tops, tile_height), strict=True))
     columns = dict(zip(lefts, feather_weights(lefts, tile_width), strict=True))
-    progress = current_host().progress(len(plan), label)
+    host = current_host()
+    progress = host.progress(len(plan), label) if label else SilentProgress(host.check_interrupted)
     blended: Tensor | None = None
     for tile, result in results_of(run, picture, plan):
         if result.shape[2:] != (tile_height, tile_width):

@@ -7,14 +7,14 @@ residuals steer the denoising step. AdaRes lets the disagreement of preview and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..diffusion import NoiseSchedule
-from .instantir_networks import Conditions, InstantIR, Look
+from .instantir_networks import Conditions, InstantIR, Look, Steering
 
 TRAINING_STEPS = 1000
 # Below this strength the release runs neither Previewer nor Aggregator.
@@ -86,13 +86,14 @@ def sample(
         t = torch.full((conditions.pooled.shape[0],), timestep, device=z.device)
         strength = strength_at(index, options, memory)
         preview = look_ahead(networks, z, t, conditions, index, options, memory, strength)
-        compared, residuals = steer(networks, degraded, reference, preview, t, conditions, options, memory, strength)
-        eps = guided(networks.denoise(_rows(z, t), t, conditions, residuals), options)
+        steering = compare(degraded, reference, preview, t, options, memory, strength)
+        denoised = networks.denoise(_rows(z, t), t, conditions, steering, left_over(memory, strength, t) if options.quirks else [])
+        eps = guided(denoised.eps, options)
         x0 = networks.schedule.clean(z, eps, t[:1], "epsilon")
         noise = draw() if options.sampler == "ddpm" else torch.zeros_like(z)
         z_next = SOLVERS[options.sampler](z, x0, eps, levels[index], levels[index + 1], noise)
-        memory = memory.after(preview, residuals, x0, options)
-        yield Step(z, preview, compared, residuals, eps, x0, z_next, memory.delta)
+        memory = memory.after(preview, x0, denoised.residuals, options.quirks)
+        yield Step(z, preview, steering and steering.reference, denoised.residuals, eps, x0, z_next, memory.delta)
         z = z_next
 
 
@@ -120,26 +121,33 @@ def start(degraded: Tensor, level: Level, options: Options, noise: Tensor) -> Te
 
 @dataclass(frozen=True)
 class Memory:
-    """What a step leaves to the next: the last look (None before the first), the residuals last added, and delta [B]."""
+    """What a step leaves to the next: the last look (None before the first), delta [B], and the residuals last added."""
 
-    preview: Look | None
-    residuals: list[Tensor]
+    look: Look | None
     delta: Tensor
+    residuals: list[Tensor]
 
     @classmethod
     def at_start(cls, degraded: Tensor) -> Memory:
-        return cls(None, [], degraded.new_ones(degraded.shape[0]))
+        return cls(None, degraded.new_ones(degraded.shape[0]), [])
 
-    def after(self, preview: Look | None, residuals: list[Tensor], x0: Tensor, options: Options) -> Memory:
-        """Equation 7, delta = ||P - x_0||^2 / ||P - P_before||^2 of the conditional rows, for the next step."""
-        latest = preview if preview is not None else self.preview
-        if latest is None or (preview is None and not options.quirks):
-            return replace(self, residuals=residuals)
+    def after(self, look: Look | None, x0: Tensor, residuals: list[Tensor], quirks: bool) -> Memory:
+        """Equation 7, delta = ||P - x_0||^2 / ||P - P_before||^2 of the conditional rows; without a look it stays.
+
+        The release divides by zero then, since it compares the last look with itself, and so turns to full strength.
+        """
+        latest = look or (self.look if quirks else None)
+        if latest is None:
+            return Memory(self.look, self.delta, residuals)
         own = latest.latent[-x0.shape[0] :]
-        before = torch.zeros_like(own) if self.preview is None else self.preview.latent[-x0.shape[0] :]
-        smallest = 0.0 if options.quirks else SMALLEST_CHANGE
-        delta = _squares(own - x0) / (_squares(own - before) + smallest)
-        return Memory(latest, residuals, delta)
+        before = torch.zeros_like(own) if self.look is None else self.look.latent[-x0.shape[0] :]
+        change = _squares(own - before) + (0.0 if quirks else SMALLEST_CHANGE)
+        return Memory(latest, _squares(own - x0) / change, residuals)
+
+
+def left_over(memory: Memory, strength: Tensor, t: Tensor) -> list[Tensor]:
+    """The release adds the residuals of the last step again where the Aggregator rests, scaled once more."""
+    return [_rows(strength, t).reshape(-1, 1, 1, 1) * residual for residual in memory.residuals]
 
 
 def strength_at(index: int, options: Options, memory: Memory) -> Tensor:
@@ -164,38 +172,28 @@ def look_ahead(
     wanted = bool((strength > NEGLIGIBLE).any()) or (options.adares == "released" and not options.quirks)
     if not (inside and wanted):
         return None
-    if memory.preview is not None and index % options.preview_every:
-        return memory.preview
+    if memory.look is not None and index % options.preview_every:
+        return memory.look
     if not options.conditional_previews:
         return networks.preview(_rows(z, t), t, conditions)
     own = networks.preview(z, t[-z.shape[0] :], conditions.last(z.shape[0]))
     return Look(*(_rows(part, t) for part in own))
 
 
-def steer(
-    networks: InstantIR,
-    degraded: Tensor,
-    reference: Tensor | None,
-    preview: Look | None,
-    t: Tensor,
-    conditions: Conditions,
-    options: Options,
-    memory: Memory,
-    strength: Tensor,
-) -> tuple[Tensor | None, list[Tensor]]:
-    """What the Aggregator compared the degraded latent with [R, C, h, w], and the residuals that follow, scaled by s."""
-    amount = _per_row(strength, t)
+def compare(
+    degraded: Tensor, reference: Tensor | None, preview: Look | None, t: Tensor, options: Options, memory: Memory, strength: Tensor
+) -> Steering | None:
+    """What the Aggregator sees beside the degraded latent: the preview, drawn towards it by the paper's AdaRes; None for a rest."""
     if not bool((strength > NEGLIGIBLE).any()):
-        return None, [amount * residual for residual in memory.residuals] if options.quirks else []
+        return None
     rows = _rows(degraded, t)
     if preview is None:
         compared = rows if reference is None else _rows(reference, t)
     elif options.adares == "paper":
-        delta = _per_row(memory.delta.clamp(0, 1), t)
-        compared = torch.lerp(preview.latent, rows, delta)
+        compared = torch.lerp(preview.latent, rows, _rows(memory.delta.clamp(0, 1), t).reshape(-1, 1, 1, 1))
     else:
         compared = preview.latent
-    return compared, [amount * residual for residual in networks.residuals(rows, compared, t, conditions)]
+    return Steering(rows, compared, _rows(strength, t))
 
 
 def guided(eps: Tensor, options: Options) -> Tensor:
@@ -230,10 +228,6 @@ SOLVERS: dict[str, Callable[[Tensor, Tensor, Tensor, Level, Level, Tensor], Tens
 def _rows(latent: Tensor, t: Tensor) -> Tensor:
     """latent [B, ...] for every half: [R, ...]."""
     return torch.cat([latent] * (t.shape[0] // latent.shape[0]))
-
-
-def _per_row(values: Tensor, t: Tensor) -> Tensor:
-    return _rows(values, t).reshape(-1, 1, 1, 1)
 
 
 def _squares(difference: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,8 +34,30 @@ class Conditions:
 
     def last(self, rows: int) -> Conditions:
         """Those of the last rows alone: of the conditional half."""
+        return self._each(lambda part: part[-rows:])
+
+    def repeated(self, times: int) -> Conditions:
+        """The same rows once for each of several tiles."""
+        return self._each(lambda part: part.repeat(times, *[1] * (part.ndim - 1)))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Conditions:
         parts = (self.pooled, self.size_ids, self.tokens, self.preview_tokens)
-        return Conditions([keys[-rows:] for keys in self.text_keys], *(part[-rows:] for part in parts))
+        return Conditions([change(keys) for keys in self.text_keys], *map(change, parts))
+
+
+class Steering(NamedTuple):
+    """What the Aggregator compares, degraded and reference latent [R, C, h, w], and how much its residuals count, strength [R]."""
+
+    degraded: Tensor
+    reference: Tensor
+    strength: Tensor
+
+
+class Denoised(NamedTuple):
+    """eps [R, C, h, w], and the scaled residuals that steered it ([] for none)."""
+
+    eps: Tensor
+    residuals: list[Tensor]
 
 
 class Look(NamedTuple):
@@ -66,10 +89,15 @@ class InstantIR:
             eps = self._predict(z, timestep, conditions, conditions.preview_tokens, [])
         return Look(eps, single_step(self.schedule, z, eps, timestep))
 
+    def denoise(self, z: Tensor, timestep: Tensor, conditions: Conditions, steering: Steering | None, residuals: list[Tensor]) -> Denoised:
+        """Noise [R, C, h, w] that the U-Net sees in z, steered by what the Aggregator makes of the comparison, or without one by
+        these residuals."""
+        residuals = residuals if steering is None else self.residuals(steering, timestep, conditions)
+        return Denoised(self._predict(z, timestep, conditions, conditions.tokens, residuals), residuals)
+
     @torch.inference_mode()
-    def residuals(self, degraded: Tensor, reference: Tensor, timestep: Tensor, conditions: Conditions) -> list[Tensor]:
-        """What the Aggregator makes of degraded and reference latent [R, C, h, w]: the skips', then the middle's."""
-        rows = (degraded, reference, timestep, conditions.pooled, conditions.size_ids)
+    def residuals(self, steering: Steering, timestep: Tensor, conditions: Conditions) -> list[Tensor]:
+        """The Aggregator's residuals, scaled: the skips', then the middle's."""
         shapes: list[torch.Size] = []
 
         def flat(*inputs: Tensor) -> Tensor:
@@ -77,13 +105,9 @@ class InstantIR:
             shapes[:] = [output.shape[1:] for output in outputs]
             return torch.cat([output.flatten(1) for output in outputs], dim=1)
 
-        joined = run_model(flat, *rows)
-        parts = joined.split([shape.numel() for shape in shapes], dim=1)
+        joined = run_model(flat, steering.degraded, steering.reference, timestep, conditions.pooled, conditions.size_ids)
+        parts = (steering.strength[:, None] * joined).split([shape.numel() for shape in shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
-
-    def denoise(self, z: Tensor, timestep: Tensor, conditions: Conditions, residuals: list[Tensor]) -> Tensor:
-        """Noise [R, C, h, w] that the steered U-Net sees in z."""
-        return self._predict(z, timestep, conditions, conditions.tokens, residuals)
 
     def _predict(self, z: Tensor, timestep: Tensor, conditions: Conditions, tokens: Tensor, residuals: list[Tensor]) -> Tensor:
         return self.unet.predict(z, timestep, conditions.pooled, conditions.size_ids, tokens, conditions.text_keys, residuals)

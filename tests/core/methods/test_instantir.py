@@ -8,8 +8,10 @@ import parity
 import pytest
 import torch
 from conftest import GOLDEN
+from kintsugi.core.imaging.tiling import plan_tiles
 from kintsugi.core.methods.instantir import Options, Step, leading_timesteps, sample
 from kintsugi.core.methods.instantir_networks import Conditions, InstantIR
+from kintsugi.core.methods.instantir_tiles import TiledInstantIR
 from kintsugi.core.models.instant_unet import InstantUNet
 from parity_cases.instantir import Networks, conditions_of
 from parity_cases.sidecar import Sidecar, load_tensors
@@ -90,6 +92,15 @@ def test_released_adares_goes_on_looking_while_the_aggregator_rests(model: Insta
     steps = run(model, conditions, replace(SHORT, adares="released"))
     assert all(step.preview is not None for step in steps)
     assert not any(step.residuals for step in steps if step.reference is None)
+
+
+def test_one_tile_is_the_whole_and_several_agree_about_the_noise(model: InstantIR, conditions: Conditions) -> None:
+    whole = run(model, conditions, SHORT)[-1].z_next
+    parts = (model.unet, model.previewer, model.aggregator, model.schedule)
+    assert torch.equal(run(TiledInstantIR(*parts, plan_tiles(16, 16, 16, 4, 2)), conditions, SHORT)[-1].z_next, whole)
+    tiled = run(TiledInstantIR(*parts, plan_tiles(16, 16, 8, 4, 2)), conditions, SHORT)
+    assert torch.equal(tiled[0].z, run(model, conditions, SHORT)[0].z)
+    assert tiled[-1].z_next.isfinite().all() and not torch.equal(tiled[-1].z_next, whole)
 
 
 def test_guidance_rescale_keeps_the_deviation_of_the_conditional_prediction(model: InstantIR, conditions: Conditions) -> None:
