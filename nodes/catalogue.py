@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import color, degradation, one_step, photo, prior, quality
+from . import color, degradation, one_step, photo, pre_restore, prior, quality
 
-NODE_CLASSES: tuple[Any, ...] = (*photo.NODES, *one_step.NODES, *prior.NODES, *degradation.NODES, *color.NODES, *quality.NODES)
+NODE_CLASSES: tuple[Any, ...] = (
+    *photo.NODES, *pre_restore.NODES, *one_step.NODES, *prior.NODES, *degradation.NODES, *color.NODES, *quality.NODES,
+)  # fmt: skip
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for node in NODE_CLASSES}
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {node.__name__: node.DISPLAY_NAME for node in NODE_CLASSES}

@@ -18,7 +18,7 @@ from ..diffusion import ddpm_schedule, linear_betas
 from ..imaging.tiling import Tile
 from ..models.folding import fold_constants, require_unfolded
 from ..models.prompt import PromptEmbedding
-from ..runtime import run_model
+from ..runtime import current_host, run_model
 
 if TYPE_CHECKING:
     from diffusers import PixArtTransformer2DModel
@@ -95,7 +95,7 @@ class InstaRevive(nn.Module):
         """The same networks with another prompt. Raises BadValueError when constants are folded."""
         require_unfolded(self.transformer, "InstaRevive")
         told = PromptEmbedding(prompt.tokens.to(self.prompt), mask=prompt.mask)
-        return InstaRevive(self.transformer, told, self.constants, self.concat_conv).to(self.prompt.device)
+        return InstaRevive(self.transformer, told, self.constants, self.concat_conv)
 
     def forward(self, latent: Tensor, noise: Tensor | None = None) -> Tensor:
         """Restored latent [B, C, h, w] (scaled) from that of the coarse restoration; noise of the same shape where the constants
@@ -107,10 +107,10 @@ class InstaRevive(nn.Module):
         """eps [B, C, h, w] at timesteps [B]: the first half of the output, whose second half is a variance that nothing uses."""
         entering = latent if self.concat_conv is None or noise is None else self.concat_conv(torch.cat([latent, noise], dim=1))
         rows = latent.shape[0]
-        mask = self.prompt_mask.to(latent.dtype).expand(rows, -1)
+        mask = self.prompt_mask.to(latent).expand(rows, -1)
         # The transformer takes a mask with a middle axis as a bias that is ready to be added.
         mask = mask[:, None] if self.constants.mask_mode == "bias" else mask
-        prompt = self.prompt.to(latent.dtype).expand(rows, -1, -1)
+        prompt = self.prompt.to(latent).expand(rows, -1, -1)
         output = self.transformer(entering, encoder_hidden_states=prompt, timestep=timesteps, encoder_attention_mask=mask).sample
         return output[:, : self.channels]
 
@@ -124,7 +124,7 @@ class InstaRevive(nn.Module):
     def restore_latent(self, latent: Tensor, noise: Tensor | None) -> Tensor:
         """forward() in micro-batches, float32 in and out; noise [B, noise_channels, h, w], or None where there are none."""
         parameter = next(self.transformer.parameters())
-        inputs = [tensor.to(parameter) for tensor in (latent, noise) if tensor is not None]
+        inputs = [tensor.to(current_host().device, parameter.dtype) for tensor in (latent, noise) if tensor is not None]
         return run_model(self, *inputs).float().to(latent.device)
 
 
