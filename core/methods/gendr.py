@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion import constant_schedule
+from ..errors import BadValueError
 from ..models.folding import fold_constants, require_unfolded
 from ..models.prompt import PromptEmbedding
 from ..runtime import current_host, run_model
@@ -61,8 +62,16 @@ class GenDR(nn.Module):
         return 0
 
     def with_prompt(self, prompt: PromptEmbedding) -> GenDR:
-        """The same U-Net with another prompt embedding [1, N, D]. Raises BadValueError when constants are folded."""
+        """The same U-Net with another prompt embedding [1, N, D]. Raises BadValueError for another width, and when constants are
+        folded."""
         require_unfolded(self.unet, "GenDR")
+        width = self.unet.config.cross_attention_dim
+        if prompt.tokens.shape[-1] != width:
+            raise BadValueError(
+                f"the prompt embedding is {list(prompt.tokens.shape)}, expected [1, tokens, {width}].",
+                where="GenDR",
+                way_out="Encode the prompt with the text encoder of Stable Diffusion 2.1.",
+            )
         return GenDR(self.unet, prompt.tokens.to(self.prompt), self.constants)
 
     def forward(self, latent: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import WeightsError
@@ -14,49 +16,84 @@ from ..models.codec import LatentCodec
 from ..models.mini import build_unet
 from ..models.offload import place
 from ..models.prior import Prior
+from .bases import search_base
 from .configs import shipped_config
+from .empty import EmptyMethod
+from .families import Shapes
 from .files import build_network, read_weights
 from .options import LoadOptions
 from .priors import read_vae
 
 KIND = "gendr"
 PUBLISHED = "gendr/generator.safetensors"
-# Files beside a student that are no student.
-COMPANIONS = frozenset({"prompts.safetensors", "diffusion_pytorch_model.safetensors"})
+# Files beside a student that are no student: its prompts and VAE, and what only training uses.
+COMPANIONS = frozenset(
+    {
+        "prompts.safetensors", "diffusion_pytorch_model.safetensors",
+        "score_real_lora.safetensors", "score_fake_lora.safetensors", "repa_projector.safetensors", "disc_heads.safetensors",
+    }
+)  # fmt: skip
+PROMPTS = "prompts.safetensors"
 VAE_FOLDER = "vae-kl-f8-d16"
+FAMILY = "sd21-vae16"
+PROMPT_TOKENS = 77
 
 
 def read_generator(student: Path, options: LoadOptions) -> Generator:
-    """The restorer in that file. Beside a file without configuration (the full size) lie prompts.safetensors and the folder
-    vae-kl-f8-d16. Raises WeightsError."""
+    """The restorer in that file: a whole one of ours, which holds its prompt, or the layout of the full size.
+
+    Beside the latter lie prompts.safetensors and the folder vae-kl-f8-d16; where its metadata has no configuration, it is
+    Stable Diffusion 2.1 with 16 channels. Text encoders come from options.base. Raises WeightsError.
+    """
     tensors, config = read_weights(student)
     if config.get("kind", KIND) != KIND:
         raise WeightsError(f"holds {config['kind']}, not {KIND}.", where=str(student), way_out="Choose a file of that method.")
-    unet = {name.removeprefix("unet."): tensor for name, tensor in tensors.items() if name != "prompt"}
-    network = build_network(lambda: build_unet(config.get("unet") or shipped_config("gendr-unet")), unet, str(student))
-    method = GenDR(network, _prompt(tensors, network, student), OneStepConstants(**config.get("one_step", {})))
+    stored = tensors.pop("prompt", None)
+    named = {name.removeprefix("unet."): tensor for name, tensor in tensors.items()}
+    unet = build_network(partial(build_unet, _unet_config(config)), named, str(student))
+    prompt, where = (_prompt_beside(student), student.with_name(PROMPTS)) if stored is None else (stored, student)
+    _require_width(prompt, unet.config.cross_attention_dim, where)
+    method = GenDR(unet, prompt.float(), _constants(config))
     if options.fold_constants:
         method.fold()
-    codec = LatentCodec(place(read_vae(_vae_place(config, student)), options.dtype))
-    return Generator(
-        f"{KIND} ({student.stem})", place(method, options.dtype, options.offload), Prior("sd21-vae16", codec), config.get("border", 0)
-    )
+    codec = LatentCodec(place(read_vae(_vae_place(config, student)), options.dtype, options.offload))
+    base = search_base(FAMILY, options.base) if stored is None else None
+    prior = Prior(FAMILY, codec, prompt_encoder=base.prompt_encoder() if base else None)
+    return Generator(f"{KIND} ({student.stem})", place(method, options.dtype, options.offload), prior, config.get("border", 0))
 
 
-def _prompt(tensors: dict[str, Tensor], unet: Any, student: Path) -> Tensor:
-    """The stored positive embedding [1, N, D], from the student's own file or from the one beside it."""
-    beside = student.with_name("prompts.safetensors")
-    stored = {"positive": tensors["prompt"]} if "prompt" in tensors else read_weights(beside)[0]
-    where = str(student if "prompt" in tensors else beside)
+def empty_method(config: dict[str, Any], shapes: Shapes) -> EmptyMethod:
+    """GenDR of a file with that metadata and those tensors, on the meta device; the full size where it names no U-Net."""
+    unet = _unet_config(config)
+    with torch.device("meta"):
+        prompt = torch.empty(shapes.get("prompt", (1, PROMPT_TOKENS, unet["cross_attention_dim"])))
+        return EmptyMethod(GenDR(build_unet(unet), prompt, _constants(config)))
+
+
+def _unet_config(config: dict[str, Any]) -> dict[str, Any]:
+    return config.get("unet") or shipped_config("gendr-unet")
+
+
+def _constants(config: dict[str, Any]) -> OneStepConstants:
+    return OneStepConstants(**config.get("one_step", {}))
+
+
+def _prompt_beside(student: Path) -> Tensor:
+    """The positive embedding of the file beside a student."""
+    path = student.with_name(PROMPTS)
+    stored, _ = read_weights(path)
     if "positive" not in stored:
-        raise WeightsError("tensor positive is missing.", where=where, way_out="Take the file that belongs to the student.")
-    width = unet.config.cross_attention_dim
-    if stored["positive"].ndim != 3 or stored["positive"].shape[-1] != width:
+        raise WeightsError("tensor positive is missing.", where=str(path), way_out="Take the file that belongs to the student.")
+    return stored["positive"]
+
+
+def _require_width(prompt: Tensor, width: int, where: Path) -> None:
+    if prompt.ndim != 3 or prompt.shape[0] != 1 or prompt.shape[-1] != width:
         raise WeightsError(
-            f"the prompt embedding is {list(stored['positive'].shape)}, expected [1, tokens, {width}].",
-            where=where, way_out="Take the embedding that belongs to the student.",
-        )  # fmt: skip
-    return stored["positive"].float()
+            f"the prompt embedding is {list(prompt.shape)}, expected [1, tokens, {width}].",
+            where=str(where),
+            way_out="Take the embedding that belongs to the student.",
+        )
 
 
 def _vae_place(config: dict[str, Any], student: Path) -> Path | str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import WeightsError
@@ -18,8 +20,11 @@ from ..models.prior import Prior
 from ..models.prompt import PromptEmbedding
 from ..models.sd3_positions import computed_positions
 from .bases import find_base
+from .configs import shipped_config
+from .empty import EmptyMethod
+from .families import Shapes
 from .files import NetworkFile, build_network, read_weights
-from .lora import Adapter, merge, require_fit
+from .lora import Adapter, adapter_shapes, merge, require_fit
 from .options import LoadOptions
 from .priors import read_vae
 
@@ -31,6 +36,7 @@ COMPANIONS = frozenset(
 )
 FAMILY = "sd3"
 RANK = 64
+PROMPT_TOKENS = 333
 TRANSFORMER_TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "proj", "linear", "proj_out",
 )  # fmt: skip
@@ -62,6 +68,20 @@ def read_generator(student: Path, options: LoadOptions) -> Generator:
     samples = options.posterior == "sample"
     placed = place(method, options.dtype, options.offload)
     return Generator(f"{KIND} ({student.stem})", placed, prior, config.get("border", 0), samples)
+
+
+def empty_method(config: dict[str, Any], shapes: Shapes) -> EmptyMethod:
+    """TSD-SR of a file with that metadata and those tensors, on the meta device: a whole one of ours, else the full size with
+    the published adapter."""
+    network = config.get("transformer") or shipped_config("sd3-transformer")
+    with torch.device("meta"):
+        transformer = build_sd3_transformer(network)
+        tokens = torch.empty(shapes.get("prompt", (1, PROMPT_TOKENS, network["joint_attention_dim"])))
+        pooled = torch.empty(1, network["pooled_projection_dim"])
+        method = TsdSr(transformer, PromptEmbedding(tokens, pooled), OneStepConstants())
+    adapted = {} if "transformer" in config else adapter_shapes(transformer.state_dict(), TRANSFORMER_TARGETS, config.get("rank", RANK))
+    side, table = network["pos_embed_max_size"], transformer.pos_embed.pos_embed
+    return EmptyMethod(method, sum(prod(shape) for shape in adapted.values()), table.numel() - side * table.shape[-1])
 
 
 def _whole(student: Path, tensors: dict[str, Tensor], config: dict[str, Any], options: LoadOptions) -> tuple[TsdSr, Prior]:

@@ -44,11 +44,15 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
 
 @models.command("check", epilog="Example: kintsugi models check --models-directory ~/ComfyUI/models")
 def check(as_json: AsJson = False, models_directory: ModelsDirectory = None, extra_model_paths: ExtraModelPaths = None) -> None:
-    """Read the header of every safetensors file; exit 1 when one is damaged. Pickles are named with the way out."""
+    """Read the header of every safetensors file; exit 1 when one is damaged. Pickles are named with the way out.
+
+    Then tells what each one-step method holds in memory, as published and as it is run here: merged and folded.
+    """
     from ...core.errors import WeightsError
     from ...core.weights.inspection import describe_weights
 
-    files, pickles = _all_files(_folders(models_directory, extra_model_paths))
+    folders = _folders(models_directory, extra_model_paths)
+    files, pickles = _all_files(folders)
     described: list[dict[str, Any]] = []
     for path in files:
         try:
@@ -56,10 +60,12 @@ def check(as_json: AsJson = False, models_directory: ModelsDirectory = None, ext
         except WeightsError as error:
             described.append({"path": path, "error": str(error)})
     damaged = [entry for entry in described if entry["error"]]
+    memory = _memory(folders, [entry["path"] for entry in damaged])
     if as_json:
-        console.say_json({"files": described, "pickles": pickles})
+        console.say_json({"files": described, "pickles": pickles, "memory": memory})
     else:
         _say_check([entry for entry in described if not entry["error"]], pickles)
+        _say_memory(memory)
         for entry in damaged:
             console.complain(entry["error"])
         console.say(f"{len(described) - len(damaged)} good, {len(damaged)} damaged, {len(pickles)} pickles.")
@@ -94,6 +100,31 @@ def _say_check(good: list[dict[str, Any]], pickles: list[Path]) -> None:
     console.say_table(("file", "tensors", "parameters", "dtype", "size", "metadata"), rows)
     for path in pickles:
         console.say(f"{path} is a pickle, which no node loads: kintsugi convert {path.name} {path.with_suffix('.safetensors').name}")
+
+
+def _memory(folders: Any, damaged: list[Path]) -> list[dict[str, Any]]:
+    from ...core.runtime import LocalHost, using_host
+    from ...core.weights.memory import method_memories
+
+    with using_host(LocalHost(folders=folders)):
+        return [asdict(memory) for memory in method_memories(damaged)]
+
+
+def _say_memory(memory: list[dict[str, Any]]) -> None:
+    console.say()
+    rows = [
+        (
+            entry["method"],
+            entry["weights"],
+            entry["dtype"],
+            console.human_size(entry["as_published"]),
+            console.human_size(entry["as_we_run_it"]),
+            f"{1 - entry['as_we_run_it'] / entry['as_published']:.0%}",
+        )
+        for entry in memory
+    ]
+    console.say_table(("network of", "weights", "dtype", "as published", "merged, folded", "saved"), rows)
+    console.say()
 
 
 @models.command("fetch", epilog="Example: kintsugi models fetch instantir")
