@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 
 from ..errors import WeightsError
 from .locations import PICKLE_SUFFIXES
@@ -11,7 +13,8 @@ from .locations import PICKLE_SUFFIXES
 
 @dataclass(frozen=True)
 class ReleaseFile:
-    """A file of a hub repository and the place below the models folder where it goes."""
+    """A file of a hub repository and the place below the models folder where it goes. A name with `*` stands for all files
+    of a folder that fit, where a publisher may have split a network into any number of them."""
 
     path: str
     target: str
@@ -20,6 +23,17 @@ class ReleaseFile:
     def is_pickle(self) -> bool:
         """True when it must go through the converter before a node may load it."""
         return self.path.endswith(PICKLE_SUFFIXES)
+
+    def among(self, paths: Iterable[str]) -> list[ReleaseFile]:
+        """The files of a repository that this entry means; itself where it stands for one."""
+        if "*" not in self.path:
+            return [self]
+        folder = PurePosixPath(self.target).parent
+        return [ReleaseFile(path, str(folder / PurePosixPath(path).name)) for path in sorted(paths) if fnmatchcase(path, self.path)]
+
+    def is_in(self, models: Path) -> bool:
+        """Whether it, or one of those it stands for, lies in that models folder."""
+        return any(models.glob(self.target))
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,11 @@ class Release:
 def _files(folder: str, *paths: str) -> tuple[ReleaseFile, ...]:
     """Those files of a repository under their own names in a folder of the models tree, pickles as safetensors."""
     return tuple(ReleaseFile(path, f"{folder}/{_loadable_name(PurePosixPath(path))}") for path in paths)
+
+
+def _tree(folder: str, *paths: str) -> tuple[ReleaseFile, ...]:
+    """Those files of a repository in their own subfolders of a folder of the models tree."""
+    return tuple(ReleaseFile(path, f"{folder}/{path}") for path in paths)
 
 
 def _loadable_name(path: PurePosixPath) -> str:
@@ -75,8 +94,9 @@ RELEASES: tuple[Release, ...] = (
         what="TSD-SR: student and encoder LoRA, prompt embeddings",
         licence="Apache-2.0 (code)",
         page="https://github.com/Microtreei/TSD-SR",
-        note="The authors share the files through cloud drives linked on that page. "
-        "Put them into kintsugi/tsd-sr and convert the .pt files there with `kintsugi convert`.",
+        note="The authors share the files through cloud drives linked on that page. Put transformer.safetensors and "
+        "vae.safetensors of checkpoint/tsdsr (or tsdsr-mse) into kintsugi/tsd-sr, and convert prompt_embeds.pt and pool_embeds.pt "
+        "of dataset/default into it with `kintsugi convert`.",
     ),
     Release(
         name="sd3-medium",
@@ -108,7 +128,28 @@ RELEASES: tuple[Release, ...] = (
         licence="MIT (code)",
         page="https://github.com/EternalEvan/InstaRevive",
         note="The authors share InstaRevive_v1.ckpt through a cloud drive linked on that page. "
-        "Convert it into kintsugi/instarevive with `kintsugi convert`.",
+        "Convert it into kintsugi/instarevive with `kintsugi convert`. It needs the VAE and T5 of pixart-alpha.",
+    ),
+    Release(
+        name="pixart-alpha",
+        what="PixArt-alpha at 512 pixels with VAE and T5, InstaRevive's prior (about 22 GB)",
+        licence="CreativeML Open RAIL++-M",
+        page="https://huggingface.co/PixArt-alpha/PixArt-XL-2-512x512",
+        repository="PixArt-alpha/PixArt-XL-2-512x512",
+        files=_tree(
+            "diffusers/PixArt-XL-2-512x512",
+            *(f"{part}/{name}" for part in ("transformer", "vae") for name in ("config.json", "diffusion_pytorch_model.safetensors")),
+            *("text_encoder/*.json", "text_encoder/*.safetensors", "tokenizer/*.json", "tokenizer/spiece.model"),
+        ),
+        note="Its tokenizer is read with the packages sentencepiece and protobuf.",
+    ),
+    Release(
+        name="sd-vae-ft-ema",
+        what="Stable Diffusion's ft-EMA VAE, which InstaRevive encodes with",
+        licence="MIT",
+        page="https://huggingface.co/stabilityai/sd-vae-ft-ema",
+        repository="stabilityai/sd-vae-ft-ema",
+        files=_files("vae/sd-vae-ft-ema", "config.json", "diffusion_pytorch_model.safetensors"),
     ),
     Release(
         name="swinir",

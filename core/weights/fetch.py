@@ -62,7 +62,8 @@ def fetch_release(release: Release, models: Path, revision: str | None = None, s
     files: dict[str, object] = dict(have) if isinstance(have, dict) else {}
     records[release.name] = {"repository": release.repository, "revision": commit, "files": files}
     staging = models / "kintsugi" / ".fetch" / release.name
-    for file in release.files:
+    wanted = [found for file in release.files for found in file.among(listing)]
+    for file in wanted:
         target = models / file.target
         if target.is_file() and file.target in files:
             say(f"{target} is there already.")
@@ -74,7 +75,7 @@ def fetch_release(release: Release, models: Path, revision: str | None = None, s
         files[file.target] = asdict(listing[file.path])
         _write_records(models, records)
     shutil.rmtree(staging, ignore_errors=True)
-    return [models / file.target for file in release.files]
+    return [models / file.target for file in wanted]
 
 
 def _text(value: object) -> str | None:
@@ -96,7 +97,7 @@ def _listing(release: Release, revision: str | None) -> tuple[str, dict[str, Hub
         entry.rfilename: HubFile(entry.rfilename, entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
         for entry in info.siblings or []
     }
-    missing = [file.path for file in release.files if file.path not in files]
+    missing = [file.path for file in release.files if not any(found.path in files for found in file.among(files))]
     if missing or info.sha is None:
         raise WeightsError(
             f"{release.repository} has no {', '.join(missing) or 'commit'} at revision {revision or 'main'}.",

@@ -24,7 +24,7 @@ def list_models(as_json: AsJson = False, models_directory: ModelsDirectory = Non
 
     folders = _folders(models_directory, extra_model_paths)
     rows = [
-        {**asdict(release), "present": sum((folders.models / file.target).is_file() for file in release.files), "of": len(release.files)}
+        {**asdict(release), "present": sum(file.is_in(folders.models) for file in release.files), "of": len(release.files)}
         for release in RELEASES
     ]
     own = sorted(path.name for path in embedded.FOLDER.glob("*.safetensors"))

@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class Hub(BaseHTTPRequestHandler):
         return entry
 
     def _answer(self, body: bool) -> None:
-        data = self.files[self.path.rpartition("/")[2]]
+        data = self.files[self.path.partition(f"/{COMMIT}/")[2]]
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"', "Accept-Ranges": "bytes"}
         sent = data[:-1] + b"?" if self.damaged else data
         wanted = self.headers.get("Range")
@@ -151,6 +152,20 @@ def test_a_file_the_hub_does_not_have_is_named(hub: type[Hub], tmp_path: Path) -
         fetch_release(RELEASE, tmp_path)
 
 
+def test_a_star_takes_every_file_of_a_folder_that_fits(hub: type[Hub], tmp_path: Path) -> None:
+    parts = ReleaseFile("part/*.safetensors", "diffusers/tiny/part/*.safetensors")
+    release = replace(RELEASE, files=(parts, ReleaseFile("config.json", "diffusers/tiny/config.json")))
+    with pytest.raises(WeightsError, match=r"has no part/\*\.safetensors"):
+        fetch_release(release, tmp_path)
+    assert not parts.is_in(tmp_path)
+    hub.files |= {f"part/{name}.safetensors": save({name: torch.zeros(1)}) for name in "ab"}
+    paths = fetch_release(release, tmp_path)
+    assert [path.relative_to(tmp_path / "diffusers/tiny").as_posix() for path in paths] == [
+        "part/a.safetensors", "part/b.safetensors", "config.json",
+    ]  # fmt: skip
+    assert parts.is_in(tmp_path) and list(load_file(paths[1])) == ["b"]
+
+
 def test_without_a_network_the_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"InstantX/InstantIR: cannot be fetched.*goes on where it stopped"):
         fetch_release(find_release("instantir"), tmp_path)
@@ -171,4 +186,4 @@ def test_an_unknown_release_lists_the_known_ones() -> None:
 def test_every_release_lands_inside_the_models_tree_as_something_nodes_load() -> None:
     targets = [file.target for release in RELEASES for file in release.files]
     assert len(set(targets)) == len(targets)
-    assert all(target.endswith((".safetensors", ".json")) and ".." not in target for target in targets)
+    assert all(target.endswith((".safetensors", ".json", "spiece.model")) and ".." not in target for target in targets)
