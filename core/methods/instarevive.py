@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion import ddpm_schedule, linear_betas
+from ..errors import BadValueError
 from ..imaging.tiling import Tile
 from ..models.folding import fold_constants, require_unfolded
 from ..models.prompt import PromptEmbedding
@@ -34,6 +35,8 @@ CARTOON = "cartoon portrait of human face, drawing, clean lines, smooth shading,
 # Texts by task: photo and face are the release's, cartoon is ours, the other two tasks start from the models of those.
 PRESETS = {"photo": PHOTO, "face": FACE, "cartoon": CARTOON, "inpainting": FACE, "low light": PHOTO}
 
+STEPS = 1000
+
 MaskMode = Literal["bias", "keep"]
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 
@@ -50,6 +53,13 @@ class OneStepConstants:
     timestep: int = 400
     mask_mode: MaskMode = "bias"
     noise_input: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise BadValueError for a mode that there is none, or a timestep beyond the schedule."""
+        if self.mask_mode not in MASK_MODES:
+            raise BadValueError(f"mask_mode is {self.mask_mode!r}, expected one of {', '.join(MASK_MODES)}.")
+        if not 0 <= self.timestep < STEPS:
+            raise BadValueError(f"timestep is {self.timestep}, expected 0 to {STEPS - 1}.")
 
 
 class InstaRevive(nn.Module):
@@ -74,7 +84,7 @@ class InstaRevive(nn.Module):
         self.register_buffer("prompt_mask", mask.to(prompt.tokens))
         self.constants = constants
         self.concat_conv = (concat_conv or latent_passing_conv(self.channels)) if constants.noise_input else None
-        self.schedule = ddpm_schedule(linear_betas())
+        self.schedule = ddpm_schedule(linear_betas(steps=STEPS))
 
     @property
     def channels(self) -> int:
@@ -117,7 +127,7 @@ class InstaRevive(nn.Module):
     def fold(self) -> None:
         """Compute once what prompt and timestep decide, and drop the modules that did; no other prompt is possible then."""
         side = self.latent_multiple
-        latent = self.prompt.new_zeros(1, self.channels, side, side)
+        latent = next(self.transformer.parameters()).new_zeros(1, self.channels, side, side)
         fold_constants(self.transformer, CONSTANTS, lambda: self(latent, latent))
 
     @torch.inference_mode()

@@ -11,4 +11,5 @@ SWINIR = FOLDER / "mini-swinir.safetensors"
 GENERATORS = {
     "gendr": FOLDER / "mini-gendr.safetensors",
     "tsd-sr": FOLDER / "untrained-tsd-sr.safetensors",
+    "instarevive": FOLDER / "untrained-instarevive.safetensors",
 }

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import BadValueError
 from ..methods.one_step import Generator
 from ..runtime import DTYPES, current_host
-from . import embedded, gendr, tsd_sr
+from . import embedded, gendr, instarevive, tsd_sr
 from .locations import find_files, find_weights
 from .options import LoadOptions
 
@@ -32,6 +32,7 @@ class MethodWeights:
 READERS: dict[str, MethodWeights] = {
     gendr.KIND: MethodWeights(gendr.PUBLISHED, gendr.COMPANIONS, gendr.read_generator),
     tsd_sr.KIND: MethodWeights(tsd_sr.PUBLISHED, tsd_sr.COMPANIONS, tsd_sr.read_generator),
+    instarevive.KIND: MethodWeights(instarevive.PUBLISHED, instarevive.COMPANIONS, instarevive.read_generator),
 }
 METHODS = tuple(READERS)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..models.folding import memory_of
-from . import embedded, gendr, tsd_sr
+from . import embedded, gendr, instarevive, tsd_sr
 from .empty import EmptyMethod
 from .families import Shapes
 from .files import METADATA_KEY
@@ -26,6 +26,7 @@ from .locations import find_weights
 EMPTY: dict[str, Callable[[dict[str, Any], Shapes], EmptyMethod]] = {
     gendr.KIND: gendr.empty_method,
     tsd_sr.KIND: tsd_sr.empty_method,
+    instarevive.KIND: instarevive.empty_method,
 }
 FULL_SIZE = "full size"
 
