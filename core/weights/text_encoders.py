@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import OutOfMemoryError, WeightsError
+from ..errors import MissingPackageError, OutOfMemoryError, WeightsError
 from ..models.prompt import PromptEmbedding
 from ..runtime import current_host, is_out_of_memory, run_model
 from .diffusers_folders import has_network, weights_files
@@ -136,6 +137,7 @@ def _token_ids(folder: Path, text: str, tokens: int | None) -> tuple[Tensor, Ten
     """Ids and mask [1, N] int64, cut or padded to that number of tokens, or to what the tokenizer was made for."""
     from transformers import AutoTokenizer
 
+    _require_sentencepiece(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
@@ -143,11 +145,22 @@ def _token_ids(folder: Path, text: str, tokens: int | None) -> tuple[Tensor, Ten
         raise WeightsError(
             f"cannot be read as a tokenizer ({reason}).",
             where=str(folder),
-            way_out="Copy tokenizer.json there; where there is only spiece.model, install sentencepiece and protobuf.",
+            way_out="Copy the folder of the release again.",
         ) from error
     length = tokens or tokenizer.model_max_length
     encoded = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return encoded.input_ids, encoded.attention_mask
+
+
+def _require_sentencepiece(folder: Path) -> None:
+    """PixArt's release has its tokenizer in this form alone; transformers reads it with a package of Google's."""
+    needed = (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if needed and find_spec("sentencepiece") is None:
+        raise MissingPackageError(
+            "its tokenizer is a SentencePiece model, which the package sentencepiece reads.",
+            where=str(folder),
+            way_out="Install sentencepiece and protobuf, or copy the tokenizer.json of another T5 v1.1 there, such as SD3's tokenizer_3.",
+        )
 
 
 def _read_encoder(network: Any, folder: Path) -> Any:

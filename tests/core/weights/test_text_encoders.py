@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kintsugi.core.errors import WeightsError
+from kintsugi.core.errors import MissingPackageError, WeightsError
 from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights.bases import find_base
 from kintsugi.core.weights.text_encoders import encode_pixart, has_text_encoders, prompt_encoder
@@ -99,6 +99,16 @@ def test_pickled_half_and_unreadable_encoders_are_refused(tmp_path: Path) -> Non
     (tmp_path / "tokenizer" / "tokenizer_config.json").unlink()
     with pytest.raises(WeightsError, match=r"tokenizer: cannot be read as a tokenizer"):
         prompt_encoder(tmp_path, "sd21-vae16")(TEXT)
+
+
+def test_a_sentencepiece_tokenizer_names_the_package_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_t5(tmp_path)
+    monkeypatch.setattr("kintsugi.core.weights.text_encoders.find_spec", lambda name: None)
+    (tmp_path / "tokenizer" / "spiece.model").touch()
+    assert encode_pixart(tmp_path, TEXT).tokens.shape == (1, 300, 40)
+    (tmp_path / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(MissingPackageError, match=r"Install sentencepiece and protobuf"):
+        encode_pixart(tmp_path, TEXT)
 
 
 def test_a_folder_with_encoders_gives_its_base_a_prompt_encoder(host: LocalHost) -> None:
