@@ -6,11 +6,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..errors import BadValueError
 from ..methods.one_step import Generator
 from ..runtime import DTYPES, current_host
 from . import embedded, gendr, instarevive, tsd_sr
+from .empty import EmptyMethod
+from .families import Shapes
 from .locations import find_files, find_weights
 from .options import LoadOptions
 
@@ -22,17 +25,19 @@ class MethodWeights:
     """How a method's files are found and read.
 
     published: the file below `kintsugi/` that `auto` looks for. companions: names of files beside it that are no student.
+    empty: the method of a file's metadata and shapes, on the meta device.
     """
 
     published: str
     companions: frozenset[str]
     read: Callable[[Path, LoadOptions], Generator]
+    empty: Callable[[dict[str, Any], Shapes], EmptyMethod]
 
 
 READERS: dict[str, MethodWeights] = {
-    gendr.KIND: MethodWeights(gendr.PUBLISHED, gendr.COMPANIONS, gendr.read_generator),
-    tsd_sr.KIND: MethodWeights(tsd_sr.PUBLISHED, tsd_sr.COMPANIONS, tsd_sr.read_generator),
-    instarevive.KIND: MethodWeights(instarevive.PUBLISHED, instarevive.COMPANIONS, instarevive.read_generator),
+    gendr.KIND: MethodWeights(gendr.PUBLISHED, gendr.COMPANIONS, gendr.read_generator, gendr.empty_method),
+    tsd_sr.KIND: MethodWeights(tsd_sr.PUBLISHED, tsd_sr.COMPANIONS, tsd_sr.read_generator, tsd_sr.empty_method),
+    instarevive.KIND: MethodWeights(instarevive.PUBLISHED, instarevive.COMPANIONS, instarevive.read_generator, instarevive.empty_method),
 }
 METHODS = tuple(READERS)
 

@@ -7,7 +7,7 @@ for every picture. Ours are merged and folded.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,13 @@ from typing import Any
 import torch
 
 from ..models.folding import memory_of
-from . import embedded, gendr, instarevive, tsd_sr
-from .empty import EmptyMethod
+from . import embedded
 from .families import Shapes
 from .files import METADATA_KEY
-from .generators import weights_choices
+from .generators import READERS, weights_choices
 from .inspection import describe_weights, tensor_shapes
 from .locations import find_weights
 
-EMPTY: dict[str, Callable[[dict[str, Any], Shapes], EmptyMethod]] = {
-    gendr.KIND: gendr.empty_method,
-    tsd_sr.KIND: tsd_sr.empty_method,
-    instarevive.KIND: instarevive.empty_method,
-}
 FULL_SIZE = "full size"
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn}
@@ -46,7 +40,7 @@ class MethodMemory:
 
 def method_memories(damaged: Collection[Path] = ()) -> list[MethodMemory]:
     """Of every method its full size in 16 bits, then each student found, else the embedded one. damaged: files to leave out."""
-    return [memory for method in EMPTY for memory in (_measured(method, FULL_SIZE, "F16", {}, {}), *_of_students(method, damaged))]
+    return [memory for method in READERS for memory in (_measured(method, FULL_SIZE, "F16", {}, {}), *_of_students(method, damaged))]
 
 
 def _of_students(method: str, damaged: Collection[Path]) -> list[MethodMemory]:
@@ -62,7 +56,7 @@ def _of_student(method: str, name: str, path: Path) -> MethodMemory:
 
 
 def _measured(method: str, name: str, dtype: str, config: dict[str, Any], shapes: Shapes) -> MethodMemory:
-    empty, size = EMPTY[method](config, shapes), _DTYPES[dtype].itemsize
+    empty, size = READERS[method].empty(config, shapes), _DTYPES[dtype].itemsize
     network = empty.method.to(_DTYPES[dtype])
     before = memory_of(network) + empty.adapter * size
     network.fold()

@@ -8,17 +8,13 @@ from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights import embedded
 from kintsugi.core.weights.files import read_weights, write_weights
 from kintsugi.core.weights.generators import METHODS, load_generator
-from kintsugi.core.weights.memory import EMPTY, MethodMemory, method_memories
+from kintsugi.core.weights.memory import MethodMemory, method_memories
 from kintsugi.core.weights.options import LoadOptions
 from torch import nn
 
 
 def memory(method: str, weights: str) -> MethodMemory:
     return next(found for found in method_memories() if (found.method, found.weights) == (method, weights))
-
-
-def test_every_method_is_measured() -> None:
-    assert set(EMPTY) == set(METHODS)
 
 
 def held(method: str, fold_constants: bool) -> int:
