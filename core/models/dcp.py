@@ -7,7 +7,7 @@ the published adapter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import BadValueError
 from .resampler import Resampler, ResamplerConfig
 
 if TYPE_CHECKING:
@@ -88,33 +89,49 @@ class DecoupledCrossAttention(nn.Module):
 
 
 class DCP(nn.Module):
-    """Resampler and decoupled attentions for a U-Net of that configuration, by processor index as published."""
+    """Resampler and decoupled attentions, by processor index as published. It belongs to no U-Net until attached()."""
 
-    def __init__(self, unet: UNet2DConditionModel, config: ResamplerConfig) -> None:
-        """unet: only its shape is read; attach() makes it look at images."""
+    def __init__(self, widths: Mapping[int, int], time_width: int, config: ResamplerConfig) -> None:
+        """widths: channels of each cross-attention by processor index; time_width: of the U-Net's embedding."""
         super().__init__()
         self.sight = Sight()
         self.image_proj = Resampler(config)
-        time_width = unet.time_embedding.linear_2.out_features
-        self.ip_adapter = nn.ModuleDict()
-        for index, name in enumerate(unet.attn_processors):
-            attention = unet.get_submodule(name.removesuffix(".processor"))
-            if name.endswith("attn2.processor"):
-                self.ip_adapter[str(index)] = DecoupledCrossAttention(
-                    index, attention.to_k.out_features, config.output_dim, time_width, self.sight
-                )
+        self.ip_adapter = nn.ModuleDict(
+            {
+                str(index): DecoupledCrossAttention(index, width, config.output_dim, time_width, self.sight)
+                for index, width in widths.items()
+            }
+        )
 
-    def attach(self, unet: UNet2DConditionModel) -> None:
-        """Make this U-Net's cross-attentions look at images, whenever seeing() says which."""
-        names = list(unet.attn_processors)
+    @contextmanager
+    def attached(self, unet: UNet2DConditionModel) -> Iterator[None]:
+        """Inside the block this U-Net's cross-attentions look at images, whenever seeing() says which.
+
+        Raises BadValueError when the U-Net has other cross-attentions than those this DCP was made for.
+        """
+        expected = cross_attention_widths(unet)
+        own = {int(index): self.width(int(index)) for index in self.ip_adapter}
+        if own != expected:
+            raise BadValueError(
+                f"it is made for {len(own)} cross-attentions of {_told(own)} channels, the prior has {len(expected)} of {_told(expected)}.",
+                where="DCP",
+                way_out="Load the prior that the DCP belongs to: SDXL base for InstantIR's release.",
+            )
+        before = dict(unet.attn_processors)
+        names = list(before)
         for index, processor in self.ip_adapter.items():
-            unet.get_submodule(names[int(index)].removesuffix(".processor")).set_processor(processor)
+            _attention(unet, names[int(index)]).set_processor(processor)
+        try:
+            yield
+        finally:
+            for name, processor in before.items():
+                _attention(unet, name).set_processor(processor)
 
     def text_keys(self, unet: UNet2DConditionModel, text: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         """Keys and values [B, L, C] of text tokens [B, L, D] by processor index: they depend on neither time nor picture, and the
         Previewer does not adapt them."""
         names = list(unet.attn_processors)
-        layers = {int(index): unet.get_submodule(names[int(index)].removesuffix(".processor")) for index in self.ip_adapter}
+        layers = {int(index): _attention(unet, names[int(index)]) for index in self.ip_adapter}
         return {index: (layer.to_k(text), layer.to_v(text)) for index, layer in layers.items()}
 
     def width(self, index: int) -> int:
@@ -131,3 +148,17 @@ class DCP(nn.Module):
             yield
         finally:
             self.sight.now = before
+
+
+def cross_attention_widths(unet: UNet2DConditionModel) -> dict[int, int]:
+    """Channels of every cross-attention by its index among the U-Net's attention processors: down blocks, up blocks, middle."""
+    names = enumerate(unet.attn_processors)
+    return {index: _attention(unet, name).to_k.out_features for index, name in names if name.endswith("attn2.processor")}
+
+
+def _attention(unet: UNet2DConditionModel, processor_name: str) -> Any:
+    return unet.get_submodule(processor_name.removesuffix(".processor"))
+
+
+def _told(widths: Mapping[int, int]) -> str:
+    return ", ".join(map(str, sorted(set(widths.values())))) or "no"

@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
 
 class InstantUNet(nn.Module):
-    """A U-Net with its DCP attached. weights: how much the image counts, per processor index (w of eq. 3)."""
+    """A U-Net while its DCP is attached. weights: how much the image counts, per processor index (w of eq. 3)."""
 
     def __init__(self, unet: UNet2DConditionModel, dcp: DCP, weights: dict[int, float] | None = None) -> None:
         super().__init__()
         self.unet, self.dcp, self.weights = unet, dcp, weights or {}
-        dcp.attach(unet)
 
     @torch.inference_mode()
     def text_keys(self, text: Tensor) -> list[Tensor]:

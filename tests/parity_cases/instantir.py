@@ -14,7 +14,7 @@ from kintsugi.core.diffusion import NoiseSchedule, ddpm_schedule, scaled_linear_
 from kintsugi.core.methods.instantir import SOLVERS, Level, Options, leading_timesteps, sample
 from kintsugi.core.methods.instantir_networks import Conditions, InstantIR, single_step
 from kintsugi.core.models.aggregator import Aggregator
-from kintsugi.core.models.dcp import DCP, DecoupledCrossAttention, ImageContext
+from kintsugi.core.models.dcp import DCP, ImageContext, cross_attention_widths
 from kintsugi.core.models.instant_unet import InstantUNet
 from kintsugi.core.models.lora_switch import LoraSwitch
 from kintsugi.core.models.mini import build_unet
@@ -53,24 +53,14 @@ class Networks:
 
     @cached_property
     def unet(self) -> Any:
-        """The U-Net with its DCP attached."""
-        unet = self.plain_unet()
-        self.dcp(unet).attach(unet)
-        return unet
-
-    def dcp(self, unet: Any) -> DCP:
-        sizes = {name: value for name, value in self.config["resampler"].items() if name in ResamplerConfig.__annotations__}
-        dcp = DCP(unet, ResamplerConfig(**sizes))
-        load_strictly(dcp, self.weights("dcp"), "weights_dcp")
-        return dcp.eval()
+        return self.plain_unet()
 
     @cached_property
-    def parts(self) -> nn.ModuleDict:
-        """unet, attached to its dcp; the Previewer's adapter works on both."""
-        unet = self.plain_unet()
-        dcp = self.dcp(unet)
-        dcp.attach(unet)
-        return nn.ModuleDict({"unet": unet, "dcp": dcp})
+    def dcp(self) -> DCP:
+        sizes = {name: value for name, value in self.config["resampler"].items() if name in ResamplerConfig.__annotations__}
+        dcp = DCP(cross_attention_widths(self.unet), self.config["time_embed_dim"], ResamplerConfig(**sizes))
+        load_strictly(dcp, self.weights("dcp"), "weights_dcp")
+        return dcp.eval()
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -83,8 +73,8 @@ class Networks:
 
     def previewer(self, merged: bool) -> LoraSwitch:
         lora = self.config["lora"]
-        factors = previewer_factors(self.weights("previewer_lora"), self.parts, lora["rank"], "weights_previewer_lora")
-        return LoraSwitch(self.parts, factors, lora["alpha"] / lora["rank"], merged)
+        factors = previewer_factors(self.weights("previewer_lora"), self.unet, self.dcp, lora["rank"], "weights_previewer_lora")
+        return LoraSwitch(nn.ModuleDict({"unet": self.unet, "dcp": self.dcp}), factors, lora["alpha"] / lora["rank"], merged)
 
     @cached_property
     def aggregator(self) -> Aggregator:
@@ -103,7 +93,7 @@ def is_resampler(sidecar: Sidecar) -> bool:
 @torch.inference_mode()
 def check_resampler(sidecar: Sidecar) -> Iterator[Check]:
     networks = Networks(sidecar)
-    dcp, unet = networks.parts["dcp"], networks.parts["unet"]
+    dcp, unet = networks.dcp, networks.unet
     resampler, tokens = dcp.image_proj, sidecar.tensor("tokens")
     projected = resampler.proj_in(tokens)
     yield sidecar.compare("resampler", "after_proj_in", projected)
@@ -135,13 +125,12 @@ def is_attention(sidecar: Sidecar) -> bool:
 @torch.inference_mode()
 def check_attention(sidecar: Sidecar) -> Iterator[Check]:
     networks = Networks(sidecar)
-    dcp, unet = networks.parts["dcp"], networks.parts["unet"]
+    dcp, unet = networks.dcp, networks.unet
     attention = unet.get_submodule(sidecar.content["module"])
-    assert isinstance(attention.processor, DecoupledCrossAttention)
 
     def run(weight: float) -> Tensor:
         context = ImageContext(sidecar.tensor("ip_tokens"), sidecar.tensor("temb"), {sidecar.content["processor_index"]: weight})
-        with dcp.seeing(context):
+        with dcp.attached(unet), dcp.seeing(context):
             output: Tensor = attention(sidecar.tensor("hidden_states"), encoder_hidden_states=sidecar.tensor("text_context"))
             return output
 
@@ -180,7 +169,7 @@ def is_unet(sidecar: Sidecar) -> bool:
 @torch.inference_mode()
 def check_unet(sidecar: Sidecar) -> Iterator[Check]:
     networks = Networks(sidecar)
-    dcp, unet = networks.parts["dcp"], networks.parts["unet"]
+    dcp, unet = networks.dcp, networks.unet
     timestep = torch.tensor([sidecar.content["timestep"]])
     conditions = {"text_embeds": sidecar.tensor("pooled_text"), "time_ids": sidecar.tensor("time_ids")}
     embedding = sdxl_embedding(unet, timestep, *conditions.values())
@@ -193,7 +182,7 @@ def check_unet(sidecar: Sidecar) -> Iterator[Check]:
             extra = {"down_block_additional_residuals": [weight * skip for skip in stored]}
             extra["mid_block_additional_residual"] = weight * sidecar.tensor("res_mid")
         tokens = dcp.image_proj(sidecar.tensor("image_tokens")) if image else None
-        with dcp.seeing(ImageContext(tokens, embedding)):
+        with dcp.attached(unet), dcp.seeing(ImageContext(tokens, embedding)):
             text = sidecar.tensor("text_context")
             eps: Tensor = unet(sidecar.tensor("sample"), timestep, text, added_cond_kwargs=conditions, **extra).sample
             return eps
@@ -271,7 +260,7 @@ def conditions_of(networks: Networks, model: InstantIR, guidance: float) -> Cond
         return torch.cat([inputs.tensor(unconditional), own]) if guidance > 1 else own
 
     tokens = rows("uncond_image_tokens", "image_tokens")
-    resampler = networks.parts["dcp"].image_proj
+    resampler = networks.dcp.image_proj
     with networks.switch.on():
         preview_tokens = resampler(tokens)
     return Conditions(
@@ -287,13 +276,15 @@ def conditions_of(networks: Networks, model: InstantIR, guidance: float) -> Cond
 def check_loop(sidecar: Sidecar) -> Iterator[Check]:
     networks, options = Networks(sidecar), options_of(sidecar)
     SOLVERS["printed"] = printed_step
-    model = InstantIR(InstantUNet(networks.parts["unet"], networks.parts["dcp"]), networks.switch, networks.aggregator, networks.schedule)
+    model = InstantIR(InstantUNet(networks.unet, networks.dcp), networks.switch, networks.aggregator, networks.schedule)
     conditions = conditions_of(networks, model, options.guidance)
     degraded = load_tensors(sidecar.path.with_name("f_inputs.safetensors"))["lq_latent"]
     first = sidecar.tensor("init_noise" if "init_noise" in sidecar.names else "z_T")
     noises = iter([first, *(sidecar.tensor(name) for name in sidecar.names if re.fullmatch(r"step\d+_noise", name))])
     yield sidecar.compare("loop", "timesteps", torch.tensor(leading_timesteps(options.steps)))
-    for index, step in enumerate(sample(model, degraded, conditions, options, lambda: next(noises))):
+    with networks.dcp.attached(networks.unet):
+        steps = list(sample(model, degraded, conditions, options, lambda: next(noises)))
+    for index, step in enumerate(steps):
         seen = {"preview": step.preview.latent, "preview_eps": step.preview.eps} if step.preview else {"preview": None}
         # The release adds zeros where control is off.
         recorded = f"step{index}_{MIDDLE}"
@@ -303,7 +294,7 @@ def check_loop(sidecar: Sidecar) -> Iterator[Check]:
         known = {**step.__dict__, **seen, MIDDLE: middle, "z_bar": step.x0, "z_ref": step.reference}
         known |= {"delta_next": step.delta}
         yield from step_checks(sidecar, f"step{index}_", known)
-    yield sidecar.compare("loop", "final_latent", step.z_next)
+    yield sidecar.compare("loop", "final_latent", steps[-1].z_next)
 
 
 def step_checks(sidecar: Sidecar, prefix: str, known: dict[str, Any]) -> Iterator[Check]:

@@ -35,7 +35,7 @@ def networks() -> Networks:
 
 @pytest.fixture(scope="module")
 def model(networks: Networks) -> InstantIR:
-    return InstantIR(InstantUNet(networks.parts["unet"], networks.parts["dcp"]), networks.switch, networks.aggregator, networks.schedule)
+    return InstantIR(InstantUNet(networks.unet, networks.dcp), networks.switch, networks.aggregator, networks.schedule)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ SHORT = Options(steps=4)
 
 def run(model: InstantIR, conditions: Conditions, options: Options, reference: Tensor | None = None) -> list[Step]:
     random = torch.Generator().manual_seed(3)
-    with torch.inference_mode():
+    with torch.inference_mode(), model.unet.dcp.attached(model.unet.unet):
         return list(sample(model, DEGRADED, conditions, options, lambda: torch.randn(DEGRADED.shape, generator=random), reference))
 
 
