@@ -10,7 +10,7 @@ TYPED := core nodes training
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint typecheck quality bench clean
+.PHONY: help install demo test lint typecheck quality bench gpu-check clean
 
 help:
 	@echo "make demo       restore the sample photo, and say what was gained"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint       ruff and mypy; make typecheck: mypy alone"
 	@echo "make quality    what the default restorer gains on real photos, against its gates"
 	@echo "make bench      times and memory"
+	@echo "make gpu-check  speed, memory and rounding on a GPU, into docs/gpu.md"
 	@echo "make clean      remove the virtual environment and caches; pictures in output/ stay"
 
 install: $(INSTALLED)
@@ -54,6 +55,9 @@ quality: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python tools/bench.py $(ARGS)
+
+gpu-check: $(INSTALLED)
+	$(BIN)/python tools/gpu_check.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
