@@ -38,8 +38,10 @@ class TiledInstantIR(InstantIR):
 
         def eps_of(windows: Tensor, tiles: Sequence[Tile]) -> Tensor:
             many = len(tiles)
-            own, *compared = windows.chunk(3, dim=1) if steering else (windows,)
-            local = Steering(*compared, steering.strength.repeat(many)) if steering else None
-            return InstantIR.denoise(self, own, timestep.repeat(many), conditions.repeated(many), local, []).eps
+            local = None
+            if steering:
+                windows, degraded, reference = windows.chunk(3, dim=1)
+                local = Steering(degraded, reference, steering.strength.repeat(many))
+            return InstantIR.denoise(self, windows, timestep.repeat(many), conditions.repeated(many), local, []).eps
 
         return Denoised(blend_tiles(eps_of, stacked, self.plan, label=None), [])
