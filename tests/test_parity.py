@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import GOLDEN
 from kintsugi.core.degradation import simulated_jpeg
+from parity_cases.sidecar import Sidecar
 from safetensors.torch import load_file, save_file
 from scipy import fft, ndimage, special
 from torch import Tensor
@@ -91,6 +92,20 @@ def flip_coefficient(folder: Path, choose) -> float:  # type: ignore[no-untyped-
     tensors["jpeg_q32"] = simulated_jpeg.decode(rounded)[..., :40, :56].contiguous()
     save_file(tensors, path)
     return float(fraction[place])
+
+
+@pytest.mark.parametrize(
+    ("changed", "by", "passes"), [(4, 2, True), (6, 1, False), (1, 3, False)], ids=["few by little", "too many", "one by too much"]
+)
+def test_8_bit_pictures_are_held_to_the_levels_and_the_share_of_their_rule(tmp_path: Path, changed: int, by: int, passes: bool) -> None:
+    picture = torch.full((10, 100, 1), 7, dtype=torch.uint8)
+    write(tmp_path, "picture", {"picture": picture}, {}, {}, 0.0)
+    sidecar = Sidecar.read(tmp_path / "picture.json")
+    assert sidecar is not None
+    sidecar.content["tolerance"]["uint8_images"] = "differ by at most 2 grey levels, on at most 0.5% of the values"
+    computed = picture.clone()
+    computed[0, :changed] -= by
+    assert sidecar.compare("any", "picture", computed).passed is passes
 
 
 # --- a golden folder of the same form, other numbers, made with scipy
