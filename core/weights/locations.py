@@ -57,6 +57,12 @@ def find_weights(kind: str, name: str) -> Path:
     )
 
 
+def find_pickle(kind: str, name: str) -> Path | None:
+    """The pickle that a safetensors file of that name would be converted from, where one lies in its place."""
+    places = (folder / name for folder in current_host().folders.of_models(kind))
+    return next((pickle for place in places for suffix in PICKLE_SUFFIXES if (pickle := place.with_suffix(suffix)).is_file()), None)
+
+
 def _require_safetensors(path: Path) -> Path:
     if path.suffix.lower() in SAFETENSORS_SUFFIXES:
         return path

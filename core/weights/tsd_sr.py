@@ -97,7 +97,7 @@ def _whole(student: Path, tensors: dict[str, Tensor], config: dict[str, Any], op
         network[POSITIONS] = computed_positions(config["transformer"])
     file = NetworkFile(network, config["transformer"], str(student))
     vae = config.get("vae", "embedded")
-    codec = LatentCodec(place(read_vae(vae if vae == "embedded" else student.with_name(vae)), options.dtype))
+    codec = LatentCodec(place(read_vae(vae if vae == "embedded" else student.with_name(vae)), options.dtype, options.offload))
     return _method(file, embedding, OneStepConstants(**config.get("one_step", {})), options), Prior(FAMILY, codec)
 
 
@@ -114,7 +114,8 @@ def _published(student: Path, tensors: dict[str, Tensor], config: dict[str, Any]
         require_fit(file.tensors, adapter)
     transformer, vae = (_merged(file, adapter, options) for file, adapter in zip((transformer, vae), adapters, strict=True))
     unshifted = OneStepConstants(latent_offset=vae.config["scaling_factor"] * (vae.config.get("shift_factor") or 0.0))
-    codec = LatentCodec(place(build_network(partial(build_vae, vae.config), vae.tensors, vae.where, options.dtype), options.dtype))
+    network = build_network(partial(build_vae, vae.config), vae.tensors, vae.where, options.dtype)
+    codec = LatentCodec(place(network, options.dtype, options.offload))
     return _method(transformer, embedding, unshifted, options), Prior(base.family, codec, prompt_encoder=base.prompt_encoder())
 
 

@@ -86,3 +86,13 @@ def test_the_generators_own_file_is_taken_by_auto_and_by_name(host: LocalHost) -
     assert load_generator("gendr", "auto").name == load_generator("gendr", "gendr/generator.safetensors").name == "gendr (generator)"
     with pytest.raises(WeightsError, match="leaves the folder"):
         load_generator("gendr", "../../secret.safetensors")
+
+
+def test_auto_says_that_a_pickle_lies_where_weights_are_expected(host: LocalHost, caplog: pytest.LogCaptureFixture) -> None:
+    folder = host.folders.models / "kintsugi" / "instarevive"
+    folder.mkdir(parents=True)
+    (folder / "InstaRevive_v1.ckpt").touch()
+    load_generator("instarevive", "auto")
+    assert f"kintsugi convert {folder}/InstaRevive_v1.ckpt {folder}/InstaRevive_v1.safetensors" in caplog.text
+    with pytest.raises(WeightsError, match=r"kintsugi convert InstaRevive_v1\.ckpt InstaRevive_v1\.safetensors"):
+        load_generator("instarevive", "instarevive/InstaRevive_v1.ckpt")
