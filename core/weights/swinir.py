@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BadValueError, WeightsError
+from ..methods.pre_restore import PreRestorer
 from ..models.offload import place
 from ..models.swinir import SwinIR, SwinIRConfig, derived_shapes
 from ..runtime import DTYPES, current_host
@@ -26,24 +28,26 @@ def swinir_choices() -> list[str]:
     return ["auto", "embedded", *(name for name in find_files("kintsugi") if name.startswith(f"{FOLDER}/"))]
 
 
-def load_swinir(weights: str = "auto", dtype: str = "auto") -> SwinIR:
+def load_swinir(weights: str = "auto", dtype: str = "auto") -> PreRestorer:
     """The restorer on the host's device. weights: a name of swinir_choices(); `auto` is the published general one where it is
     there, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16. Raises WeightsError."""
     if weights == "auto":
         weights = PUBLISHED if PUBLISHED in find_files("kintsugi") else "embedded"
         log.info("Weights of the pre-restorer: %s.", "the small embedded ones" if weights == "embedded" else weights)
     path = embedded.SWINIR if weights == "embedded" else find_weights("kintsugi", weights)
-    return place(read_swinir(path), DTYPES.get(dtype, current_host().dtype))
+    restorer = read_swinir(path)
+    return replace(restorer, network=place(restorer.network, DTYPES.get(dtype, current_host().dtype)))
 
 
-def read_swinir(path: Path) -> SwinIR:
+def read_swinir(path: Path) -> PreRestorer:
     """The restorer in a file, float32: bare tensors of the published size, or ours with a configuration in the metadata."""
     tensors, content = read_weights(path)
     if content.get("kind", KIND) != KIND:
         raise WeightsError(f"holds {content['kind']}, not {KIND}.", where=str(path), way_out="Choose a file of a coarse restorer.")
     # The general restorer was saved by a data-parallel wrapper.
     bare = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return swinir_of(NetworkFile(bare, content.get(KIND) or shipped_config(KIND), str(path)))
+    network = swinir_of(NetworkFile(bare, content.get(KIND) or shipped_config(KIND), str(path)))
+    return PreRestorer(network, content.get("border", 0))
 
 
 def swinir_of(file: NetworkFile) -> SwinIR:

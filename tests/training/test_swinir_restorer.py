@@ -48,8 +48,9 @@ def test_what_training_exports_is_read_as_the_network_it_was(tmp_path: Path) -> 
     }  # fmt: skip
     weights, card = train("mini-swinir", tmp_path / "run", overrides, cpu=True)
     assert card.read_text().startswith("# swinir-restorer")
-    network = read_swinir(weights)
-    assert (network.config.sf, network.config.num_feat, network.config.multiple) == (2, 6, 8)
+    restorer = read_swinir(weights)
+    network = restorer.network
+    assert (network.config.sf, network.config.num_feat, network.config.multiple, restorer.border) == (2, 6, 8, 8)
     assert network(torch.rand(1, 3, 16, 24)).shape == (1, 3, 16, 24)
 
 

@@ -22,7 +22,8 @@ POINT, TENT = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.25, 0.5, 0.25])
 
 class SwinirRestorerSettings(Strict):
     """The sizes of SwinIRConfig under shorter names. scale: pixels per feature pixel along each side. The width holds every colour
-    of a feature pixel's block, and the features hold each colour twice: see start_smooth()."""
+    of a feature pixel's block, and the features hold each colour twice: see start_smooth(). border: pixels of reflection that
+    restoring adds around a picture."""
 
     scale: int = 2
     width: int = 48
@@ -32,6 +33,7 @@ class SwinirRestorerSettings(Strict):
     mlp_ratio: float = 2.0
     features: int = Field(24, ge=2 * COLORS)
     grid: int = 32
+    border: int = 8
 
     @model_validator(mode="after")
     def _require_room(self) -> SwinirRestorerSettings:
@@ -53,6 +55,7 @@ class SwinirRestorerStage:
     """Losses: square (DiffBIR's), pixel."""
 
     def __init__(self, settings: SwinirRestorerSettings) -> None:
+        self.settings = settings
         self.trained = SwinIR(settings.config())
         start_smooth(self.trained)
         self.frozen: list[nn.Module] = []
@@ -68,7 +71,7 @@ class SwinirRestorerStage:
 
     def export(self, model: Any, folder: Path, card: str) -> list[Path]:
         weights, text = folder / "mini-swinir.safetensors", folder / "mini-swinir.md"
-        write_weights(weights, dict(model.state_dict()), {"kind": KIND, "swinir": asdict(model.config)})
+        write_weights(weights, dict(model.state_dict()), {"kind": KIND, "swinir": asdict(model.config), "border": self.settings.border})
         text.write_text(card)
         return [weights, text]
 

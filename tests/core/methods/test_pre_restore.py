@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import GOLDEN
 from kintsugi.core.errors import KintsugiError
-from kintsugi.core.methods.pre_restore import pre_restore
+from kintsugi.core.methods.pre_restore import PreRestorer, pre_restore
 from kintsugi.core.models.swinir import SwinIR, SwinIRConfig
 from kintsugi.core.runtime import LocalHost, using_host
 
@@ -24,7 +24,7 @@ def network() -> SwinIR:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (1, 1), (7, 30), (65, 63), (1, 200)])
 def test_any_size_comes_back_at_its_own_size_in_0_to_1(network: SwinIR, height: int, width: int) -> None:
-    restored = pre_restore(network, torch.rand(1, height, width, 3), 64)
+    restored = pre_restore(PreRestorer(network), torch.rand(1, height, width, 3), 64)
     assert restored.shape == (1, height, width, 3)
     assert restored.min() >= 0 and restored.max() <= 1
 
@@ -33,23 +33,31 @@ def test_a_picture_that_fits_one_tile_is_the_networks_answer_clamped(network: Sw
     picture = torch.rand(1, 40, 56, 3)
     with torch.inference_mode():
         expected = network(picture.permute(0, 3, 1, 2)).clamp(0, 1).permute(0, 2, 3, 1)
-    assert torch.equal(pre_restore(network, picture, 512), expected)
+    assert torch.equal(pre_restore(PreRestorer(network), picture, 512), expected)
+
+
+def test_a_border_is_reflected_around_the_picture_and_cropped_again(network: SwinIR) -> None:
+    picture = torch.rand(1, 36, 60, 3)
+    with torch.inference_mode():
+        framed = network(torch.nn.functional.pad(picture.permute(0, 3, 1, 2), (6, 6, 6, 6), "reflect"))
+    expected = framed[..., 6:-6, 6:-6].clamp(0, 1).permute(0, 2, 3, 1)
+    assert torch.equal(pre_restore(PreRestorer(network, border=6), picture, 64), expected)
 
 
 def test_a_picture_of_a_batch_equals_itself_restored_alone(network: SwinIR) -> None:
     pictures = torch.rand(3, 30, 100, 3)
-    together = pre_restore(network, pictures, 64)
+    together = pre_restore(PreRestorer(network), pictures, 64)
     for index in range(3):
-        assert torch.equal(together[index : index + 1], pre_restore(network, pictures[index : index + 1], 64))
+        assert torch.equal(together[index : index + 1], pre_restore(PreRestorer(network), pictures[index : index + 1], 64))
 
 
 def test_tiles_are_proportional_to_the_pixels_and_any_micro_batch_gives_the_same_picture(network: SwinIR) -> None:
     seen: list[tuple[int, ...]] = []
     hook = network.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
     picture = torch.rand(1, 192, 192, 3)
-    one_by_one = pre_restore(network, picture, 64)
+    one_by_one = pre_restore(PreRestorer(network), picture, 64)
     with using_host(LocalHost(device=torch.device("cpu"), micro_batch=3)):
-        together = pre_restore(network, picture, 64)
+        together = pre_restore(PreRestorer(network), picture, 64)
     hook.remove()
     assert seen == [(1, 3, 128, 128)] * 9 + [(3, 3, 128, 128)] * 3
     assert (together - one_by_one).abs().max() < 1e-5
@@ -62,7 +70,7 @@ def test_out_of_memory_means_smaller_tiles_and_a_log_line(network: SwinIR, caplo
 
     hook = network.register_forward_pre_hook(refuse_large)
     try:
-        assert pre_restore(network, torch.rand(1, 200, 256, 3), 256).shape == (1, 200, 256, 3)
+        assert pre_restore(PreRestorer(network), torch.rand(1, 200, 256, 3), 256).shape == (1, 200, 256, 3)
     finally:
         hook.remove()
     assert [record.message for record in caplog.records] == [f"Out of memory: trying again with tiles of {tile}." for tile in (128, 64)]
@@ -73,9 +81,9 @@ def test_what_is_not_finite_is_refused_before_and_after(network: SwinIR) -> None
     hook = network.register_forward_hook(lambda _, __, output: output / 0)
     try:
         with pytest.raises(KintsugiError, match="The coarse restoration has"):
-            pre_restore(network, picture, 64)
+            pre_restore(PreRestorer(network), picture, 64)
     finally:
         hook.remove()
     picture[0, 1, 2, 0] = torch.nan
     with pytest.raises(KintsugiError, match="The picture has 1 values"):
-        pre_restore(network, picture, 64)
+        pre_restore(PreRestorer(network), picture, 64)
