@@ -75,11 +75,12 @@ class GenDR(nn.Module):
         return GenDR(self.unet, prompt.tokens.to(self.prompt), self.constants)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Restored latent [B, C, h, w] (scaled) from the low-quality one: equation (2)."""
-        prompt = self.prompt.to(latent).expand(latent.shape[0], -1, -1)
+        """Restored latent [B, C, h, w] (scaled) from the low-quality one: equation (2), in the latent's dtype."""
+        seen = latent.to(self.unet.dtype)
+        prompt = self.prompt.to(seen).expand(latent.shape[0], -1, -1)
         timestep = torch.tensor([self.constants.timestep], device=latent.device)
-        eps = self.unet(latent, timestep, encoder_hidden_states=prompt).sample
-        return self.schedule.clean(latent, eps, timestep, "epsilon")
+        eps = self.unet(seen, timestep, encoder_hidden_states=prompt).sample
+        return self.schedule.clean(latent, eps.to(latent.dtype), timestep, "epsilon")
 
     def fold(self) -> None:
         """Compute once what prompt and timestep decide, and drop the modules that did; no other prompt is possible then."""
@@ -90,5 +91,4 @@ class GenDR(nn.Module):
     @torch.inference_mode()
     def restore_latent(self, latent: Tensor, noise: Tensor | None) -> Tensor:
         """forward() in micro-batches, float32 in and out. GenDR draws nothing, so noise is None."""
-        parameter = next(self.unet.parameters())
-        return run_model(self, latent.to(current_host().device, parameter.dtype)).float().to(latent.device)
+        return run_model(self, latent.to(current_host().device)).to(latent.device)
