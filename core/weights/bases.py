@@ -83,7 +83,11 @@ def search_base(family: str, name: str = "auto") -> Base | None:
     vae = next((place for place in (*own, *_usual(kind.usual_vaes, everywhere)) if holds_vae(place)), None)
     text = next((place for place in (*own, *_usual(kind.usual_texts, places)) if has_text_encoders(place, family)), None)
     main = denoiser or vae
-    return None if main is None else _FoundBase(kind, _name_of(main, everywhere), denoiser, vae, text)
+    if main is None:
+        return None
+    found = _FoundBase(kind, _name_of(main, everywhere), denoiser, vae, text)
+    log.info("Prior %s: %s.", family, found.name)
+    return found
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,17 @@ def read_denoiser_folder(folder: Path, family: Family) -> NetworkFile:
         raise WeightsError(f"has no {family.component} folder with a config.json.", where=str(folder), way_out=family.remedy)
     if not family.has_config(read_config(place)):
         raise WeightsError(f"holds no {family.network} of {family.name}.", where=str(place), way_out=family.remedy)
-    return read_network_folder(place)
+    file = read_network_folder(place)
+    kept = {name: tensor for name, tensor in file.tensors.items() if name not in family.unused}
+    return replace(file, tensors=kept, config=_understood(file.config, family.network))
+
+
+def _understood(config: dict[str, Any], class_name: str) -> dict[str, Any]:
+    """What the class is built from. PixArt was published when one class stood for many networks, with the settings of them all."""
+    import diffusers
+
+    known = signature(getattr(diffusers, class_name)).parameters
+    return {name: value for name, value in config.items() if name in known}
 
 
 def weights_files(folder: Path) -> list[Path]:

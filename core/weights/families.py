@@ -18,7 +18,7 @@ class Family:
     component: the denoiser's subfolder in a diffusers folder; network: its diffusers class; config, vae_config: the shipped
     configurations of single files. usual, usual_vaes, usual_texts: endings of places that `auto` takes, the best first (in
     small letters, `*` for any text). has_config, has_tensors: whether a denoiser's configuration, or the tensors of a file, are
-    of this family. remedy: what to do when nothing is found.
+    of this family. remedy: what to do when nothing is found. unused: tensors that publications hold and no inference needs.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Family:
     has_config: Callable[[Mapping[str, Any]], bool]
     has_tensors: Callable[[Shapes], bool]
     remedy: str
+    unused: tuple[str, ...] = ()
 
 
 def _is_sd3(shapes: Shapes) -> bool:
@@ -48,6 +49,12 @@ def _is_pixart_512(shapes: Shapes) -> bool:
         and "caption_projection.linear_1.weight" in shapes
         and "adaln_single.emb.resolution_embedder.linear_1.weight" not in shapes
     )
+
+
+def _is_pixart_512_config(config: Mapping[str, Any]) -> bool:
+    """Of that size, under its present class or the one of many networks that it was published with."""
+    is_pixart = config.get("_class_name") in ("PixArtTransformer2DModel", "Transformer2DModel")
+    return is_pixart and config.get("caption_channels") is not None and config.get("sample_size") == 64
 
 
 FAMILIES: dict[str, Family] = {
@@ -91,10 +98,12 @@ FAMILIES: dict[str, Family] = {
         usual=("*pixart-xl-2-512x512",),
         usual_vaes=("*sd-vae-ft-ema", "*sd-vae-ft-ema.safetensors", "*vae-ft-ema-560000-ema-pruned.safetensors"),
         usual_texts=("*pixart-xl-2-512x512", "*pixart-xl-2-1024-ms"),
-        has_config=lambda config: config.get("caption_channels") is not None and config.get("sample_size") == 64,
+        has_config=_is_pixart_512_config,
         has_tensors=_is_pixart_512,
         remedy="Put the diffusers folder PixArt-XL-2-512x512 into diffusers (kintsugi models fetch pixart-alpha), or the VAE alone "
         "into vae/sd-vae-ft-ema (kintsugi models fetch sd-vae-ft-ema).",
+        # What a dropped caption was replaced by in training.
+        unused=("caption_projection.y_embedding",),
     ),
 }  # fmt: skip
 

@@ -47,8 +47,8 @@ def _base(family: str, weights: str) -> Base | None:
     if weights not in ("auto", "embedded"):
         return find_base(family, weights)
     base = search_base(family) if weights == "auto" else None
-    if weights == "auto":
-        log.info("Prior %s: %s.", family, base.name if base else "the small embedded VAE")
+    if base is None:
+        log.info("Prior %s: the small embedded VAE.", family)
     return base
 
 

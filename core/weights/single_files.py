@@ -40,7 +40,8 @@ def read_denoiser(path: Path, family: Family) -> NetworkFile:
         raise WeightsError(f"holds no {family.network} of {family.name}.", where=str(path), way_out=family.remedy)
     if any(name.startswith("joint_blocks.") for name in tensors):
         tensors = _converted(tensors, _sd3_names, path)
-    return NetworkFile(tensors, config.get(family.component) or shipped_config(family.config), str(path))
+    kept = {name: tensor for name, tensor in tensors.items() if name not in family.unused}
+    return NetworkFile(kept, config.get(family.component) or shipped_config(family.config), str(path))
 
 
 def read_vae_file(path: Path, default: str | None) -> NetworkFile:

@@ -94,6 +94,27 @@ def test_other_families_are_told_apart_by_their_configuration(host: LocalHost) -
     require_same(find_base("sd21-vae16").denoiser(), unet)
 
 
+def test_the_null_caption_that_pixart_was_published_with_is_left_out(host: LocalHost) -> None:
+    pixart, models = random_network("PixArtTransformer2DModel", PIXART_CONFIG), host.folders.models
+    tensors = {**pixart.state_dict(), "caption_projection.y_embedding": torch.zeros(120, 12)}
+    write_single_file(models / "diffusion_models" / "pixart.safetensors", tensors, {"transformer": PIXART_CONFIG})
+    require_same(find_base("pixart-alpha").denoiser(), pixart)
+    folder = write_folder(models / "diffusers" / "PixArt-XL-2-512x512", {"transformer": pixart})
+    write_single_file(folder / "transformer" / "diffusion_pytorch_model.safetensors", tensors)
+    assert find_base("pixart-alpha").name == "diffusers/PixArt-XL-2-512x512"
+    require_same(find_base("pixart-alpha").denoiser(), pixart)
+
+
+def test_pixart_is_understood_as_it_was_published_under_another_class(host: LocalHost) -> None:
+    pixart = random_network("PixArtTransformer2DModel", PIXART_CONFIG)
+    folder = write_folder(host.folders.models / "diffusers" / "mine", {"transformer": pixart})
+    path = folder / "transformer" / "config.json"
+    old = {"_class_name": "Transformer2DModel", "num_vector_embeds": None, "use_linear_projection": False, "double_self_attention": False}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **old}))
+    require_same(find_base("pixart-alpha").denoiser(), pixart)
+    assert not old.keys() & find_base("pixart-alpha").denoiser().config.keys()
+
+
 def test_a_vae_alone_is_a_base_without_denoiser(host: LocalHost) -> None:
     old = vae(vae_config(4, shift_factor=None))
     old.save_pretrained(host.folders.models / "vae" / "sd-vae-ft-ema")
