@@ -57,8 +57,9 @@ def check_step(sidecar: Sidecar) -> Iterator[Check]:
             timesteps = torch.full((latent.shape[0],), method.constants.timestep)
             computed = method.restore_latent(latent, None) if found["kind"] == "x0" else method.predict_noise(latent, None, timesteps)
             yield sidecar.compare("one step", name, computed)
-    table = sidecar.tensor("alphas_cumprod")
-    yield sidecar.compare("one step", "alphas_cumprod", methods["mask3d"].schedule.signal(torch.arange(len(table))) ** 2)
+    if "alphas_cumprod" in sidecar.names:
+        timesteps = torch.arange(len(sidecar.tensor("alphas_cumprod")))
+        yield sidecar.compare("one step", "alphas_cumprod", methods["mask3d"].schedule.signal(timesteps) ** 2)
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import parity
 import pytest
@@ -17,6 +18,7 @@ from kintsugi.core.models.mini import build_pixart
 from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.runtime import LocalHost, using_host
 from kintsugi.core.weights.options import PRESETS
+from originals.instarevive_folder import write_folder
 
 TINY = {
     "num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 4, "out_channels": 8, "num_layers": 2,
@@ -37,6 +39,14 @@ def test_every_inference_tensor_matches_the_original() -> None:
     tensors = {check.tensor for check in checks}
     assert {f"case{case}.{kind}.mask{axes}d" for case in (0, 1) for kind in ("eps", "x0") for axes in (2, 3)} <= tensors
     assert {"alphas_cumprod", "output", "wavelet", "adain", "tiles of 64 x 200"} <= tensors
+
+
+def test_a_folder_with_other_numbers_made_by_other_code_holds(tmp_path: Path) -> None:
+    write_folder(tmp_path / "other")
+    checks = parity.run_parity("instarevive", tmp_path / "other", "inference")
+    assert [parity.line(check) for check in checks if not check.passed] == []
+    assert [check.file for check in checks].count("step.json") == 9
+    assert {"restorer.json", "single.json", "finish.json"} <= {check.file for check in checks}
 
 
 def test_one_step_does_not_depend_on_the_micro_batch() -> None:
