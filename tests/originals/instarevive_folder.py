@@ -52,7 +52,7 @@ def write_step(folder: Path) -> None:
     transformer = PixArtTransformer2DModel.from_config(TRANSFORMER).eval()
     alphas = DDPMScheduler(1000, beta_start=1e-4, beta_end=2e-2, beta_schedule="linear").alphas_cumprod
     tensors = {
-        "alphas_cumprod": alphas, "prompt_embeds": torch.randn(1, 7, 20), "prompt_mask": torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]]),
+        "alphas_cumprod": alphas, "prompt_embeds": torch.randn(1, 7, 20), "prompt_mask": (torch.arange(7) < 4)[None].float(),
         "wide.latent": torch.randn(1, 6, 6, 10), "tall.latent": torch.randn(1, 6, 14, 4),
     }  # fmt: skip
     for case in ("wide", "tall"):
@@ -77,7 +77,8 @@ def swinir_weights(config: dict[str, Any]) -> dict[str, Tensor]:
     window = min(config["window_size"], config["img_size"])
     shapes: dict[str, tuple[int, ...]] = {
         "conv_first.1": (dim, 3 * config["unshuffle_scale"] ** 2, 3, 3), "patch_embed.norm": (dim,), "norm": (dim,),
-        "conv_after_body": (dim, dim, 3, 3), "conv_before_upsample.0": (64, dim, 3, 3), "conv_hr": (64, 64, 3, 3), "conv_last": (3, 64, 3, 3),
+        "conv_after_body": (dim, dim, 3, 3), "conv_before_upsample.0": (64, dim, 3, 3), "conv_hr": (64, 64, 3, 3),
+        "conv_last": (3, 64, 3, 3),
     }  # fmt: skip
     shapes |= {f"conv_up{step}": (64, 64, 3, 3) for step in range(1, config["sf"].bit_length())}
     tables = {}
