@@ -118,8 +118,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         commands = cold_commands(Path(folder))
     say_table(("measure", "result"), [*commands, *degradation(), *restoration()])
-    say()
-    subprocess.run([sys.executable, ROOT / "tests" / "benchmarks" / "graph.py"], check=True)
+    for measurement in (ROOT / "tests" / "benchmarks" / "graph.py", ROOT / "tools" / "bench_one_step.py"):
+        say()
+        subprocess.run([sys.executable, measurement], check=True)
 
 
 if __name__ == "__main__":
