@@ -24,6 +24,18 @@ ROOT = Path(__file__).parent.parent
 EXPECTED = Path(__file__).parent / "golden" / "workflows"
 NOTES = ("MarkdownNote", "Note")
 OPTIONAL_SHAPE = 7
+LARGEST_THUMBNAIL = 60_000
+# What each workflow makes of a photo of 64 x 48 pixels, in the order of its nodes.
+RESULTS = {
+    "restore_photo": [(64, 48)],
+    "degrade_and_score": [(128, 48)],
+    "tsd_sr": [(256, 192)],
+    "gendr": [(256, 192)],
+    "instarevive_photo": [(64, 48)],
+    "instarevive_face": [(64, 48)],
+    "instarevive_cartoon": [(64, 48)],
+    "compare_one_step": [(64, 48), (128, 48)] * 3,
+}
 # What ComfyUI's canvas draws, in its pixels: a title above the node's place, then rows of sockets, then its widgets.
 TITLE, SOCKET_ROW, WIDGET_ROW, TEXT_BOX, LOADED_PICTURE, MARGINS = 30, 20, 24, 54, 224, 14
 
@@ -138,6 +150,31 @@ def contains(outer: Sequence[float], inner: Sequence[float]) -> bool:
 def test_thumbnail_of_the_same_name_is_a_square_jpeg(file: Path) -> None:
     with Image.open(file.with_suffix(".jpg")) as thumbnail:
         assert thumbnail.format == "JPEG" and thumbnail.size == (512, 512)
+    assert file.with_suffix(".jpg").stat().st_size <= LARGEST_THUMBNAIL
+
+
+def test_runs_headless_with_the_weights_that_ship(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    photo = write_photo(tmp_path / "photo.png")
+    assert run_command_line(["run", file.stem, "--input", str(photo), "-o", str(tmp_path / "out"), "--embedded", "--cpu", "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert [sizes(path) for path in report["files"]] == RESULTS[file.stem]
+
+
+def test_restores_a_photo_under_the_name_that_a_person_gives(
+    file: Path, workflow: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    photo = write_photo(tmp_path / "photo.png")
+    converts = "KintsugiSavePhoto" in {node["type"] for node in workflow["nodes"]}
+    result = tmp_path / ("restored.webp" if converts else "restored.png")
+    assert run_command_line(["restore", str(photo), "-o", str(result), "--workflow", file.stem, "--embedded", "--cpu", "--json"]) == 0
+    [restored] = json.loads(capfd.readouterr().out)
+    assert restored["outputs"][0] == str(result)
+    assert [sizes(path) for path in restored["outputs"]] == RESULTS[file.stem]
+
+
+def sizes(path: Path | str) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
 
 
 def test_restoring_keeps_size_and_transparency_and_says_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,20 +1,25 @@
 """Make the pictures of the README and the thumbnails of the workflows, with the restorer that ships.
 
 docs/before_after.jpg: a part of the sample, before, after and the original, enlarged without smoothing.
-workflows/*.jpg: what each workflow does to a photo.
+workflows/*.jpg: what each workflow does to a photo, by running it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import skimage
 import torch
-from kintsugi.core.degradation.pipeline import degrade
+from kintsugi.core.folders import Folders
 from kintsugi.core.methods.one_step import Generator, Tiling, restore
+from kintsugi.core.runtime import LocalHost, using_host
 from kintsugi.core.weights.generators import load_generator
+from kintsugi.headless.changes import Changes, picture_inputs
+from kintsugi.headless.run import WorkflowRunner, find_workflow
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +28,9 @@ PART = (130, 20, 370, 260)  # left, top, right, bottom: the face and the collar
 ENLARGED = 2
 THUMBNAIL = 512
 GAP, LABEL_HEIGHT = 6, 26
-JPEG = {"quality": 90, "subsampling": "4:4:4", "optimize": True}
+JPEG: dict[str, Any] = {"subsampling": "4:4:4", "optimize": True}
+THUMBNAIL_QUALITY = 82
+UNTRAINED = "(untrained weights)"
 
 
 def restored(generator: Generator, picture: Image.Image) -> Image.Image:
@@ -38,10 +45,14 @@ def to_image(picture: torch.Tensor) -> Image.Image:
     return Image.fromarray((picture[0] * 255).round().to(torch.uint8).numpy())
 
 
-def degraded_mildly(picture: Image.Image) -> Image.Image:
-    """What workflows/degrade_and_score.json makes of a photo."""
-    planes = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None].movedim(3, 1)
-    return to_image(degrade(planes, "mild", scale=1, seed=4).low_quality.movedim(1, 3))
+def made_by(workflow: str, photo: Image.Image) -> list[Image.Image]:
+    """What a workflow of the package saves of a photo with the weights that ship, in the order of its nodes."""
+    runner = WorkflowRunner(find_workflow(workflow), Changes(embedded=True))
+    [loader] = picture_inputs(runner.prompt, runner.registry)
+    with TemporaryDirectory() as folder:
+        photo.save(Path(folder, "photo.png"))
+        result = runner.run({loader: Path(folder, "photo.png")}, Folders(output=Path(folder, "out")))
+        return [Image.open(path).convert("RGB") for path in result.files]
 
 
 def labelled_row(pictures: Sequence[Image.Image], labels: Sequence[str]) -> Image.Image:
@@ -57,8 +68,8 @@ def labelled_row(pictures: Sequence[Image.Image], labels: Sequence[str]) -> Imag
     return row
 
 
-def strips(pictures: Sequence[Image.Image]) -> Image.Image:
-    """One square picture whose upright strips show the given ones, a white line between them."""
+def strips(pictures: Sequence[Image.Image], caption: str = "") -> Image.Image:
+    """One square picture whose upright strips show the given ones, a white line between them and a caption below."""
     squares = [square(picture) for picture in pictures]
     joined = squares[0].copy()
     draw = ImageDraw.Draw(joined)
@@ -66,6 +77,10 @@ def strips(pictures: Sequence[Image.Image]) -> Image.Image:
         left = index * THUMBNAIL // len(squares)
         joined.paste(picture.crop((left, 0, THUMBNAIL, THUMBNAIL)), (left, 0))
         draw.line((left, 0, left, THUMBNAIL), fill="white", width=3)
+    if caption:
+        draw.rectangle((0, THUMBNAIL - LABEL_HEIGHT, THUMBNAIL, THUMBNAIL), fill="black")
+        font = ImageFont.load_default(17)
+        draw.text((THUMBNAIL / 2, THUMBNAIL - LABEL_HEIGHT / 2), caption, fill="white", font=font, anchor="mm")
     return joined
 
 
@@ -75,18 +90,41 @@ def square(picture: Image.Image) -> Image.Image:
     return picture.crop((left, top, left + side, top + side)).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
 
 
-def main() -> None:
-    generator = load_generator("gendr", "embedded")
-    clean, damaged = (Image.open(SAMPLE / name).convert("RGB") for name in ("clean.png", "sample.jpg"))
-    after = restored(generator, damaged)
+def before_and_after(damaged: Image.Image, clean: Image.Image) -> Image.Image:
+    """The picture of the README."""
+    after = restored(load_generator("gendr", "embedded"), damaged)
     size = ((PART[2] - PART[0]) * ENLARGED, (PART[3] - PART[1]) * ENLARGED)
     parts = [picture.crop(PART).resize(size, Image.Resampling.NEAREST) for picture in (damaged, after, clean)]
-    labelled_row(parts, ("damaged", "restored", "original")).save(ROOT / "docs" / "before_after.jpg", **JPEG)
+    return labelled_row(parts, ("damaged", "restored", "original"))
 
-    strips([damaged, after]).save(ROOT / "workflows" / "restore_photo.jpg", **JPEG)
+
+def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Image]:
+    """By workflow, with the weights that ship; a caption says where those are untrained."""
     coffee = Image.open(Path(skimage.__file__).parent / "data" / "coffee.png").convert("RGB")
-    worse = degraded_mildly(coffee)
-    strips([coffee, worse, restored(generator, worse)]).save(ROOT / "workflows" / "degrade_and_score.jpg", **JPEG)
+    [pair] = made_by("degrade_and_score", coffee)
+    worse, better = (pair.crop((left, 0, left + coffee.width, coffee.height)) for left in (0, coffee.width))
+    small = clean.resize((THUMBNAIL // 4, THUMBNAIL // 4), Image.Resampling.BICUBIC)
+    pixels = small.resize(clean.size, Image.Resampling.NEAREST)
+    face = damaged.crop(PART).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+    compared = made_by("compare_one_step", damaged)
+    return {
+        "restore_photo": strips([damaged, *made_by("restore_photo", damaged)]),
+        "degrade_and_score": strips([coffee, worse, better]),
+        "tsd_sr": strips([pixels, *made_by("tsd_sr", small)], f"TSD-SR, 4 times larger {UNTRAINED}"),
+        "gendr": strips([pixels, *made_by("gendr", small)], "GenDR, 4 times larger (small weights)"),
+        "instarevive_photo": strips([damaged, *made_by("instarevive_photo", damaged)], f"InstaRevive, photo {UNTRAINED}"),
+        "instarevive_face": strips([face, *made_by("instarevive_face", face)], f"InstaRevive, portrait {UNTRAINED}"),
+        "instarevive_cartoon": strips([face, *made_by("instarevive_cartoon", face)], f"InstaRevive, cartoon {UNTRAINED}"),
+        "compare_one_step": strips([damaged, *compared[::2]], "photo, TSD-SR, GenDR, InstaRevive"),
+    }
+
+
+def main() -> None:
+    clean, damaged = (Image.open(SAMPLE / name).convert("RGB") for name in ("clean.png", "sample.jpg"))
+    with using_host(LocalHost(torch.device("cpu"))):
+        before_and_after(damaged, clean).save(ROOT / "docs" / "before_after.jpg", quality=90, **JPEG)
+        for name, picture in thumbnails(damaged, clean).items():
+            picture.save(ROOT / "workflows" / f"{name}.jpg", quality=THUMBNAIL_QUALITY, **JPEG)
 
 
 if __name__ == "__main__":
