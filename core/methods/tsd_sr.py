@@ -95,7 +95,9 @@ class TsdSr(nn.Module):
         return self.schedule.clean(latent, self.velocity(latent), self._timestep(latent), "velocity")
 
     def velocity(self, latent: Tensor) -> Tensor:
-        """v [B, C, h, w] of a scaled latent, in its dtype."""
+        """v [B, C, h, w] of a scaled latent, in its dtype. Raises BadValueError for a latent larger than the table of positions,
+        and for one that is no whole number of patches."""
+        self._require_size(latent)
         seen = (latent + self.constants.latent_offset).to(self.transformer.dtype)
         found = self.transformer(
             hidden_states=seen,
@@ -126,14 +128,17 @@ class TsdSr(nn.Module):
 
     @torch.inference_mode()
     def restore_latent(self, latent: Tensor, noise: Tensor | None) -> Tensor:
-        """forward() in micro-batches, float32 in and out; noise is None. Raises BadValueError for a latent larger than the
-        table of positions."""
-        self.require_positions(latent)
+        """forward() in micro-batches, float32 in and out; noise is None. Raises BadValueError as velocity() does."""
         return run_model(self, latent.to(current_host().device)).to(latent.device)
 
-    def require_positions(self, latent: Tensor) -> None:
-        """Raise BadValueError for a latent [B, C, h, w] with a side of which the transformer knows no position."""
+    def _require_size(self, latent: Tensor) -> None:
         height, width = latent.shape[-2:]
+        if height % self.latent_multiple or width % self.latent_multiple or not latent.numel():
+            raise BadValueError(
+                f"a latent of {width} x {height} is no whole number of patches, which are {self.latent_multiple} latent pixels a side.",
+                where="TSD-SR",
+                way_out="Pad the picture first.",
+            )
         if max(height, width) > self.largest_side:
             raise BadValueError(
                 f"a latent of {width} x {height} has no place in the transformer's positions, which end at {self.largest_side}.",

@@ -99,6 +99,12 @@ def test_a_latent_beyond_the_table_of_positions_is_refused_with_the_largest_tile
         generator.method.restore_latent(torch.randn(1, 8, 40, 42), None)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 7), (0, 4)])
+def test_a_latent_that_is_no_whole_number_of_patches_is_refused(generator: Generator, height: int, width: int) -> None:
+    with pytest.raises(BadValueError, match=f"a latent of {width} x {height} is no whole number of patches, which are 2 latent pixels"):
+        generator.method.restore_latent(torch.randn(1, 8, height, width), None)
+
+
 def test_a_stored_prompt_of_another_width_is_refused() -> None:
     with pytest.raises(BadValueError, match=r"is \[1, 5, 21\], expected \[1, tokens, 20\]"):
         TsdSr(build_sd3_transformer(TRANSFORMER), PromptEmbedding(torch.zeros(1, 5, 21), torch.zeros(1, 12)), OneStepConstants())

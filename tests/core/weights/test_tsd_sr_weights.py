@@ -17,6 +17,7 @@ from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights import embedded
 from kintsugi.core.weights.configs import shipped_config
+from kintsugi.core.weights.convert import convert_pickle
 from kintsugi.core.weights.files import read_weights, write_weights
 from kintsugi.core.weights.generators import load_generator, weights_choices
 from kintsugi.core.weights.lora import adapter_shapes
@@ -226,6 +227,15 @@ def test_the_untrained_stand_in_gives_the_picture_back_as_its_vae_does() -> None
     assert torch.equal(method.restore_latent(latent, None), latent)
 
 
+def test_prompts_are_read_as_the_converter_makes_them_of_the_published_pickles(release: Release) -> None:
+    expected = read_generator(release.student, UNFOLDED)
+    for name, tensor in (("prompt_embeds", release.original.prompt), ("pool_embeds", release.original.pooled)):
+        path = release.student.with_name(f"{name}.pt")
+        torch.save(tensor, path)
+        convert_pickle(path, path.with_suffix(".safetensors"), overwrite=True)
+    require_equal(read_generator(release.student, UNFOLDED), expected)
+
+
 def test_students_in_folders_of_their_own_share_the_prompts_above(release: Release) -> None:
     folder = release.student.parent / "tsdsr-mse"
     folder.mkdir()
@@ -278,6 +288,9 @@ def test_half_a_release_names_what_is_missing(release: Release, name: str) -> No
 def test_a_file_of_another_method_and_half_a_file_of_ours_are_refused(release: Release, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds gendr, not tsd-sr"):
         read_generator(embedded.GENERATORS["gendr"], LoadOptions())
+    other, _ = read_weights(embedded.GENERATORS["gendr"])
+    with pytest.raises(WeightsError, match=r"tensor transformer\.pos_embed\.proj\.lora_A\.weight is missing"):
+        read_generator(written(release.student, other, {}), LoadOptions())
     tensors, config = read_weights(embedded.GENERATORS["tsd-sr"])
     for name, fault in (("pooled", "tensor pooled is missing"), ("transformer.proj_out.bias", r"tensor proj_out\.bias is missing")):
         kept = {key: tensor for key, tensor in tensors.items() if key != name}
