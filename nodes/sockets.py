@@ -7,6 +7,7 @@ from typing import Any
 InputSpec = tuple[Any, dict[str, Any]]
 InputTypes = dict[str, dict[str, InputSpec]]
 
+CAPTIONER = "KINTSUGI_CAPTIONER"
 GENERATOR = "KINTSUGI_GENERATOR"
 PRIOR = "KINTSUGI_PRIOR"
 PHOTO = "KINTSUGI_PHOTO"

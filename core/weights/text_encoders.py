@@ -87,7 +87,7 @@ def encode_sd21(folder: Path, text: str) -> PromptEmbedding:
     from transformers import CLIPTextModel
 
     ids, _ = _token_ids(folder / "tokenizer", text, None)
-    model = _read_encoder(CLIPTextModel, folder / "text_encoder")
+    model = read_encoder(CLIPTextModel, folder / "text_encoder")
     return PromptEmbedding(_run(lambda rows: model(rows).last_hidden_state, (ids,), model))
 
 
@@ -110,7 +110,7 @@ def _clip_states(folder: Path, part: str, text: str) -> tuple[Tensor, Tensor]:
 
     ids, _ = _token_ids(folder / f"tokenizer{part}", text, None)
     place = folder / f"text_encoder{part}"
-    model = _read_encoder(CLIPTextModelWithProjection, place)
+    model = read_encoder(CLIPTextModelWithProjection, place)
 
     def packed(rows: Tensor) -> Tensor:
         output = model(rows, output_hidden_states=True)
@@ -128,25 +128,14 @@ def _t5_states(folder: Path, part: str, text: str, tokens: int, masked: bool) ->
     from transformers import T5EncoderModel
 
     ids, mask = _token_ids(folder / f"tokenizer{part}", text, tokens)
-    model = _read_encoder(T5EncoderModel, folder / f"text_encoder{part}")
+    model = read_encoder(T5EncoderModel, folder / f"text_encoder{part}")
     states = _run(lambda rows, kept: model(rows, attention_mask=kept if masked else None).last_hidden_state, (ids, mask), model)
     return states, mask.float()
 
 
 def _token_ids(folder: Path, text: str, tokens: int | None) -> tuple[Tensor, Tensor]:
     """Ids and mask [1, N] int64, cut or padded to that number of tokens, or to what the tokenizer was made for."""
-    from transformers import AutoTokenizer
-
-    _require_sentencepiece(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(
-            f"cannot be read as a tokenizer ({reason}).",
-            where=str(folder),
-            way_out="Copy the folder of the release again.",
-        ) from error
+    tokenizer = read_tokenizer(folder)
     length = tokens or tokenizer.model_max_length
     encoded = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return encoded.input_ids, encoded.attention_mask
@@ -163,8 +152,25 @@ def _require_sentencepiece(folder: Path) -> None:
         )
 
 
-def _read_encoder(network: Any, folder: Path) -> Any:
-    """The text encoder on the host's device, in its dtype. Raises WeightsError where tensors are missing or misshapen."""
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder in transformers' layout. Raises WeightsError."""
+    from transformers import AutoTokenizer
+
+    _require_sentencepiece(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"cannot be read as a tokenizer ({reason}).",
+            where=str(folder),
+            way_out="Copy the folder of the release again.",
+        ) from error
+
+
+def read_encoder(network: Any, folder: Path) -> Any:
+    """A network of that transformers class on the host's device, in its dtype. Raises WeightsError where tensors are missing or
+    misshapen."""
     weights_files(folder)
     try:
         model, report = network.from_pretrained(
