@@ -57,6 +57,11 @@ class GenDR(nn.Module):
         return int(2 ** (len(self.unet.config.block_out_channels) - 1))
 
     @property
+    def largest_side(self) -> int | None:
+        """A U-Net has no positions that could end."""
+        return None
+
+    @property
     def noise_channels(self) -> int:
         """GenDR draws nothing."""
         return 0

@@ -97,6 +97,11 @@ class InstaRevive(nn.Module):
         return int(self.transformer.config.patch_size)
 
     @property
+    def largest_side(self) -> int | None:
+        """Positions are computed for every size."""
+        return None
+
+    @property
     def noise_channels(self) -> int:
         """As many as the latent has, or none."""
         return self.channels if self.constants.noise_input else 0

@@ -39,6 +39,10 @@ class OneStepMethod(Protocol):
         """Sides of a latent must be multiples of this."""
 
     @property
+    def largest_side(self) -> int | None:
+        """Latent pixels along a side that one call takes at most; None where there is no bound."""
+
+    @property
     def noise_channels(self) -> int:
         """Channels of standard normal noise that restore_latent() takes beside the latent; 0 for none."""
 
@@ -67,6 +71,14 @@ class Generator:
     def multiple(self) -> int:
         """Sides of what goes through the networks must be multiples of this, in pixels."""
         return self.method.latent_multiple * self.prior.codec.downscale
+
+    def bounded(self, tiling: Tiling) -> int:
+        """The tile to begin with, in pixels: as asked for, or the largest that one call takes."""
+        largest = self.method.largest_side
+        if largest is None:
+            return tiling.tile
+        fitting = largest * self.prior.codec.downscale - tiling.overlap - 2 * self.border
+        return max(SMALLEST_TILE, min(tiling.tile, fitting // self.multiple * self.multiple))
 
     def with_prompt(self, text: str) -> Generator:
         """The same restorer told what the picture shows; the stored prompt stays for an empty text. Raises BadValueError."""
@@ -133,7 +145,7 @@ def _restore_one(
         plan = plan_windows(padded, tile, tiling.overlap, generator.multiple)
         return blend_tiles(network, padded, plan, label="Restoring")
 
-    restored = with_smaller_tiles(run, tiling.tile, SMALLEST_TILE)[..., :height, :width]
+    restored = with_smaller_tiles(run, generator.bounded(tiling), SMALLEST_TILE)[..., :height, :width]
     require_finite(restored, "The restored picture")
     fixed = fix_colors(restored, enlarged, color_fix)
     if area is not None:
@@ -176,8 +188,8 @@ class _Windows:
 
 
 def restore_latent(generator: Generator, latent: Tensor, seed: int) -> Tensor:
-    """One step on a scaled latent [B, C, h, w], padded to what the network needs and cropped again: whole where it fits
-    the memory, else in blended tiles."""
+    """One step on a scaled latent [B, C, h, w], padded to what the network needs and cropped again: whole where the
+    network and the memory take that, else in blended tiles."""
     if latent.ndim != 4 or latent.shape[1] != generator.prior.codec.channels:
         raise BadValueError(
             f"the latent is {list(latent.shape)}, expected [batch, {generator.prior.codec.channels}, height, width].",
@@ -195,9 +207,11 @@ def restore_latent(generator: Generator, latent: Tensor, seed: int) -> Tensor:
         return generator.method.restore_latent(windows.to(current_host().device), drawn)
 
     def run(tile: int) -> Tensor:
-        return blend_tiles(step, padded, plan_windows(padded, tile, tile // 8, multiple), label="Restoring")
+        overlap = 0 if tile >= whole else tile // 8
+        return blend_tiles(step, padded, plan_windows(padded, tile - overlap, overlap, multiple), label="Restoring")
 
-    return with_smaller_tiles(run, max(padded.shape[-2:]), SMALLEST_LATENT_TILE)[..., :height, :width]
+    whole = max(padded.shape[-2:])
+    return with_smaller_tiles(run, min(whole, generator.method.largest_side or whole), SMALLEST_LATENT_TILE)[..., :height, :width]
 
 
 def _require_memory(shape: torch.Size, scale: float) -> None:

@@ -128,6 +128,7 @@ class Unchanged:
     """A method that gives its latent back."""
 
     latent_multiple = 1
+    largest_side: int | None = None
     noise_channels = 0
 
     def restore_latent(self, latent: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
@@ -156,6 +157,24 @@ def test_noise_belongs_to_the_latent_pixel_whatever_the_tiles(generator: Generat
     run = Noise.restore_latent
     monkeypatch.setattr(Noise, "restore_latent", lambda self, part, noise: refuse(part) or run(self, part, noise))
     assert (restore_latent(noisy, latent, 9) - whole).abs().max() < 1e-5
+
+
+class Narrow(Unchanged):
+    """A method that takes latents up to 20 pixels a side."""
+
+    largest_side = 20
+
+    def restore_latent(self, latent: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        assert max(latent.shape[-2:]) <= 20
+        return latent
+
+
+def test_tiles_never_exceed_what_one_call_takes(generator: Generator) -> None:
+    narrow, plain = (replace(generator, method=method) for method in (Narrow(), Unchanged()))
+    latent = torch.randn(1, 4, 50, 33)
+    assert (restore_latent(narrow, latent, 0) - latent).abs().max() < 1e-5
+    picture = torch.rand(1, 200, 96, 3)
+    assert torch.equal(restore(narrow, picture, 1.0, 0, Tiling(512, 16)), restore(plain, picture, 1.0, 0, Tiling(64, 16)))
 
 
 def refuse(part: torch.Tensor) -> None:
