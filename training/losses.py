@@ -13,7 +13,7 @@ def pixel_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def square_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Squared distance, mean over [B, 3, H, W] (DiffBIR, equation 1)."""
+    """Squared distance, mean over [B, 3, H, W]: the L2 loss of DiffBIR's restoration stage (arXiv 2308.15070, section 3)."""
     return F.mse_loss(output, target)
 
 
