@@ -70,7 +70,8 @@ def score_by_protocol(outputs: list[Path], reference: Path | None, protocol: Pro
     """`pictures`: an entry each, `file`, `reference`, `compared` (the size) and `scores` by the paper's column, or `error`.
 
     `mean`: over the pictures, and the distances between folders. What cannot be computed is None there and has its reason
-    in `unavailable`. `measures`: what each column is in core.quality. `published`: the paper's own values. Raises FileAccessError when the request itself is wrong.
+    in `unavailable`. `measures`: what each column is in core.quality. `published`: the paper's own values. Raises
+    FileAccessError when the request itself is wrong.
     """
     files = files_to_score(outputs, reference)
     progress = current_host().progress(len(files), "Scoring")
