@@ -119,15 +119,16 @@ class InstaRevive(nn.Module):
         return self.schedule.clean(latent, self.predict_noise(latent, noise, timesteps), timesteps, "epsilon")
 
     def predict_noise(self, latent: Tensor, noise: Tensor | None, timesteps: Tensor) -> Tensor:
-        """eps [B, C, h, w] at timesteps [B]: the first half of the output, whose second half is a variance that nothing uses."""
-        entering = latent if self.concat_conv is None or noise is None else self.concat_conv(torch.cat([latent, noise], dim=1))
-        rows = latent.shape[0]
-        mask = self.prompt_mask.to(latent).expand(rows, -1)
+        """eps [B, C, h, w] at timesteps [B], in the latent's dtype: the first half of the output, whose second half is a variance
+        that nothing uses."""
+        seen, rows = latent.to(self.transformer.dtype), latent.shape[0]
+        entering = seen if self.concat_conv is None or noise is None else self.concat_conv(torch.cat([seen, noise.to(seen)], dim=1))
+        mask = self.prompt_mask.to(seen).expand(rows, -1)
         # The transformer takes a mask with a middle axis as a bias that is ready to be added.
         mask = mask[:, None] if self.constants.mask_mode == "bias" else mask
-        prompt = self.prompt.to(latent).expand(rows, -1, -1)
+        prompt = self.prompt.to(seen).expand(rows, -1, -1)
         output = self.transformer(entering, encoder_hidden_states=prompt, timestep=timesteps, encoder_attention_mask=mask).sample
-        return output[:, : self.channels]
+        return output[:, : self.channels].to(latent.dtype)
 
     def fold(self) -> None:
         """Compute once what prompt and timestep decide, and drop the modules that did; no other prompt is possible then."""
@@ -138,9 +139,8 @@ class InstaRevive(nn.Module):
     @torch.inference_mode()
     def restore_latent(self, latent: Tensor, noise: Tensor | None) -> Tensor:
         """forward() in micro-batches, float32 in and out; noise [B, noise_channels, h, w], or None where there are none."""
-        parameter = next(self.transformer.parameters())
-        inputs = [tensor.to(current_host().device, parameter.dtype) for tensor in (latent, noise) if tensor is not None]
-        return run_model(self, *inputs).float().to(latent.device)
+        inputs = [tensor.to(current_host().device) for tensor in (latent, noise) if tensor is not None]
+        return run_model(self, *inputs).to(latent.device)
 
 
 def latent_passing_conv(channels: int) -> nn.Conv2d:

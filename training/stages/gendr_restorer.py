@@ -73,6 +73,7 @@ class GendrRestorerStage:
     def export(self, model: Any, folder: Path, card: str) -> list[Path]:
         weights, text = folder / "mini-gendr.safetensors", folder / "mini-gendr.md"
         constants = {"alpha": self.settings.alpha, "beta": self.settings.beta, "timestep": self.settings.timestep}
+        folder.mkdir(parents=True, exist_ok=True)
         own_vae = [] if self.settings.vae == "embedded" else [Path(shutil.copy(self.settings.vae, folder / "vae.safetensors"))]
         config = {"kind": "gendr", "unet": self.config, "one_step": constants, "border": self.settings.border}
         write_weights(weights, dict(model.state_dict()), {**config, "vae": own_vae[0].name if own_vae else "embedded"})
