@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..core.imaging.color_fix import METHODS as COLOR_FIXES
 from ..core.imaging.color_fix import Method
-from ..core.methods.coding import decode_latent, encode_picture
+from ..core.methods.coding import MODES, Mode, decode_latent, encode_picture
 from ..core.methods.one_step import Generator, Tiling, restore, restore_latent
 from ..core.models.offload import OFFLOADS, Offload
 from ..core.models.prior import Prior
@@ -24,6 +24,16 @@ Latent = dict[str, Any]
 
 def tile_size() -> Any:
     return integer(512, 64, 4096, "Side in pixels of the tiles that go through the networks. Smaller needs less memory.", step=64)
+
+
+def tiling() -> Any:
+    return choice(
+        list(MODES),
+        "auto",
+        "How tiles come together where a picture needs several. exact: as if there were none, with activations in main memory. "
+        "streamed: hardly any memory, colours very slightly off. auto: exact up to 16 megapixels where the memory suffices.",
+        advanced=True,
+    )
 
 
 class KintsugiLoadGenerator:
@@ -175,11 +185,12 @@ class KintsugiEncode:
                 "prior": socket(PRIOR, "The prior whose VAE encodes."),
                 "image": socket("IMAGE", "Pictures of any size; sides grow to whole latent pixels by reflection."),
                 "tile": tile_size(),
-            }
+            },
+            "optional": {"tiling": tiling()},
         }
 
-    def encode(self, prior: Prior, image: Tensor, tile: int) -> tuple[Latent]:
-        return ({"samples": encode_picture(prior, image, tile)},)
+    def encode(self, prior: Prior, image: Tensor, tile: int, tiling: Mode = "auto") -> tuple[Latent]:
+        return ({"samples": encode_picture(prior, image, tile, tiling)},)
 
 
 class KintsugiDecode:
@@ -197,11 +208,12 @@ class KintsugiDecode:
                 "prior": socket(PRIOR, "The prior that made the latent."),
                 "latent": socket("LATENT", "A scaled latent of this prior."),
                 "tile": tile_size(),
-            }
+            },
+            "optional": {"tiling": tiling()},
         }
 
-    def decode(self, prior: Prior, latent: Latent, tile: int) -> tuple[Tensor]:
-        return (decode_latent(prior, latent["samples"], tile),)
+    def decode(self, prior: Prior, latent: Latent, tile: int, tiling: Mode = "auto") -> tuple[Tensor]:
+        return (decode_latent(prior, latent["samples"], tile, tiling),)
 
 
 NODES = (KintsugiLoadGenerator, KintsugiRestoreOneStep, KintsugiOneStepLatent, KintsugiEncode, KintsugiDecode)

@@ -1,49 +1,95 @@
-"""Pictures to latents and back for graphs: whole or in feathered tiles, any size."""
+"""Pictures to latents and back for graphs, any size: whole where they fit a tile, else in tiles."""
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Callable
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from ..errors import BadValueError
-from ..imaging.padding import pad_to_multiple, plan_windows
-from ..imaging.tiling import blend_tiles
+from ..errors import BadValueError, OutOfMemoryError
+from ..imaging.padding import pad_to_multiple
+from ..models.codec import as_pictures, as_pixels
 from ..models.prior import Prior
-from ..runtime import current_host, require_finite, with_smaller_tiles
+from ..models.tiled_vae_exact import plan_exact, run_exact
+from ..models.tiled_vae_streamed import run_streamed
+from ..models.vae_layers import Coder, decoder_of, encoder_of
+from ..runtime import available_ram, log, require_finite, with_smaller_tiles
+
+# exact: the result of the whole picture; its activations lie in main memory. streamed: neither that nor this.
+Mode = Literal["auto", "exact", "streamed"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 OVERLAP = 64
 SMALLEST_TILE = 64
+EXACT_PIXELS = 2**24
+# The rest of main memory is for the tiles at work, the result and other programs.
+SHARE_OF_RAM = 0.75
 
 
-def encode_picture(prior: Prior, pictures: Tensor, tile: int) -> Tensor:
+def encode_picture(prior: Prior, pictures: Tensor, tile: int, mode: Mode = "auto") -> Tensor:
     """Scaled latent [B, C, h, w] of pictures [B, H, W, 3] in 0..1; sides grow to whole latent pixels by reflection.
 
-    tile: pixels per tile side; the posterior's mode is taken.
+    tile: pixels per tile side, and mode: how the tiles come together, for pictures that do not fit one; the posterior's mode is
+    taken. Raises OutOfMemoryError when the smallest tile, or the activations of `exact`, do not fit the memory.
     """
     require_finite(pictures, "The picture")
-    codec, device = prior.codec, current_host().device
+    codec = prior.codec
     planes = pad_to_multiple(pictures.permute(0, 3, 1, 2), codec.downscale)
+    height, width = planes.shape[-2:]
 
-    def run(size: int) -> Tensor:
-        plan = plan_windows(planes, size, OVERLAP, codec.downscale)
-        return blend_tiles(lambda window, _: codec.encode(window.to(device)), planes, plan, Fraction(1, codec.downscale), "Encoding")
+    def whole() -> Tensor:
+        return codec.encode(planes).clone()  # No inference tensor: who gets it may write to it.
 
-    return with_smaller_tiles(run, tile, SMALLEST_TILE)
+    def tiled(size: int) -> Tensor:
+        return codec.latent_of(_in_tiles(encoder_of(codec.vae), as_pixels(planes), size, mode, "Encoding", height * width))
+
+    return _whole_or_tiled(whole, tiled, max(height, width), tile)
 
 
-def decode_latent(prior: Prior, latent: Tensor, tile: int) -> Tensor:
-    """Pictures [B, H, W, 3] in 0..1 of a scaled latent [B, C, h, w]. tile: pixels per tile side."""
-    codec, device = prior.codec, current_host().device
+def decode_latent(prior: Prior, latent: Tensor, tile: int, mode: Mode = "auto") -> Tensor:
+    """Pictures [B, H, W, 3] in 0..1 of a scaled latent [B, C, h, w]. tile, mode: see encode_picture()."""
+    codec = prior.codec
     if latent.ndim != 4 or latent.shape[1] != codec.channels:
         raise BadValueError(
             f"the latent is {list(latent.shape)}, expected [batch, {codec.channels}, height, width].",
             where=prior.family, way_out="Decode with the prior that encoded it.",
         )  # fmt: skip
     require_finite(latent, "The latent")
+    height, width = (side * codec.downscale for side in latent.shape[-2:])
 
+    def whole() -> Tensor:
+        return codec.decode(latent)
+
+    def tiled(size: int) -> Tensor:
+        return as_pictures(_in_tiles(decoder_of(codec.vae), codec.unscaled(latent), size, mode, "Decoding", height * width))
+
+    return _whole_or_tiled(whole, tiled, max(height, width), tile).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+def _whole_or_tiled(whole: Callable[[], Tensor], tiled: Callable[[int], Tensor], longest: int, tile: int) -> Tensor:
     def run(size: int) -> Tensor:
-        plan = plan_windows(latent, size // codec.downscale, OVERLAP // codec.downscale, 1)
-        return blend_tiles(lambda window, _: codec.decode(window.to(device)), latent, plan, codec.downscale, "Decoding")
+        return whole() if longest <= size + OVERLAP else tiled(size)
 
-    return with_smaller_tiles(run, tile, SMALLEST_TILE).clamp_(0, 1).permute(0, 2, 3, 1)
+    return with_smaller_tiles(run, tile, SMALLEST_TILE)
+
+
+def _in_tiles(coder: Coder, planes: Tensor, tile: int, mode: Mode, label: str, pixels: int) -> Tensor:
+    if mode == "streamed" or (mode == "auto" and pixels > EXACT_PIXELS):
+        if mode == "auto":
+            log.info("%s in streamed tiles, because the picture has more than %d megapixels.", label, EXACT_PIXELS // 10**6)
+        return run_streamed(coder, planes, tile, label)
+    needed, available = plan_exact(coder, planes.shape, tile).kept_bytes, int(available_ram() * SHARE_OF_RAM)
+    if needed <= available:
+        log.info("%s in exact tiles, with %.1f GiB of main memory.", label, needed / 2**30)
+        return run_exact(coder, planes, tile, label)
+    if mode == "auto":
+        log.info(
+            "%s in streamed tiles: exact ones need %.1f GiB of main memory, %.1f GiB are free.", label, needed / 2**30, available / 2**30
+        )
+        return run_streamed(coder, planes, tile, label)
+    raise OutOfMemoryError(
+        f"exact tiles need {needed / 2**30:.1f} GiB of main memory for this picture, {available / 2**30:.1f} GiB are free.",
+        where=label,
+        way_out="Choose tiling streamed, a smaller picture, or dtype bf16.",
+    )

@@ -34,19 +34,28 @@ class LatentCodec:
     def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
         """Scaled latent [B, C, h, w] float32 of pictures [B, 3, H, W] in 0..1: the posterior's mode, or its sample by
         standard normal noise [B, C, h, w]."""
-        parameter = next(self.vae.parameters())
-        moments = run_model(self._moments, (2 * pictures - 1).to(current_host().device, parameter.dtype)).float()
-        mean, log_variance = moments.chunk(2, dim=1)
-        if noise is not None:
-            mean = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise.to(mean)
-        return ((mean - self._shift) * self._scale).to(pictures.device)
+        moments = run_model(self._moments, self._placed(as_pixels(pictures))).float()
+        return self.latent_of(moments, noise).to(pictures.device)
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] float32 (not clamped) of a scaled latent [B, C, h, w]."""
-        parameter = next(self.vae.parameters())
-        unscaled = (latent / self._scale + self._shift).to(current_host().device, parameter.dtype)
-        return (run_model(self._decode, unscaled).float() / 2 + 0.5).to(latent.device)
+        pixels = run_model(self._decode, self._placed(self.unscaled(latent))).float()
+        return as_pictures(pixels).to(latent.device)
+
+    def latent_of(self, moments: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scaled latent [B, C, h, w] from what the VAE's encoder says, mean and log-variance [B, 2C, h, w]: see encode()."""
+        mean, log_variance = moments.chunk(2, dim=1)
+        if noise is not None:
+            mean = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise.to(mean)
+        return (mean - self._shift) * self._scale
+
+    def unscaled(self, latent: Tensor) -> Tensor:
+        """What the VAE's decoder takes for a scaled latent [B, C, h, w]."""
+        return latent / self._scale + self._shift
+
+    def _placed(self, planes: Tensor) -> Tensor:
+        return planes.to(current_host().device, next(self.vae.parameters()).dtype)
 
     def _moments(self, pictures: Tensor) -> Tensor:
         return self.vae.encode(pictures).latent_dist.parameters
@@ -61,3 +70,13 @@ class LatentCodec:
     @property
     def _shift(self) -> float:
         return float(self.vae.config.shift_factor or 0.0)
+
+
+def as_pixels(pictures: Tensor) -> Tensor:
+    """Values in -1..1, as a VAE takes and gives them, of pictures in 0..1."""
+    return 2 * pictures - 1
+
+
+def as_pictures(pixels: Tensor) -> Tensor:
+    """as_pixels() undone."""
+    return pixels / 2 + 0.5

@@ -6,7 +6,6 @@ variance between tiles out; attention sees its own tile only; results are cut, n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
@@ -17,13 +16,14 @@ from torch.nn import functional as F
 
 from ..runtime import run_model
 from .vae_layers import (
+    Coder,
     Convolution,
-    Layer,
     SelfAttention,
+    Statistics,
     apply_convolution,
     attend,
-    decoder_layers,
-    encoder_layers,
+    decoder_of,
+    encoder_of,
     normalise,
     run_layers,
 )
@@ -81,7 +81,7 @@ def encode_published(vae: AutoencoderKL, pixels: Tensor, tile: int = 1024) -> Te
     """Moments [1, 2C, h, w] float32 (mean and log-variance, not scaled) of pixels [1, 3, H, W] in -1..1. tile: pixels."""
     height, width = pixels.shape[-2:]
     plan = plan_encode(height, width, tile, _downscale(vae))
-    return _run_tiles(encoder_layers(vae), pixels, plan)
+    return _run_tiles(encoder_of(vae), pixels, plan)
 
 
 @torch.inference_mode()
@@ -90,11 +90,11 @@ def decode_published(vae: AutoencoderKL, latent: Tensor, tile: int = 224) -> Ten
     factor. tile: latent pixels."""
     height, width = latent.shape[-2:]
     plan = plan_decode(height, width, tile, _downscale(vae))
-    return _run_tiles(decoder_layers(vae), latent, plan)
+    return _run_tiles(decoder_of(vae), latent, plan)
 
 
-def _run_tiles(layers: Sequence[Layer], planes: Tensor, plan: TilePlan) -> Tensor:
-    tiles = run_layers(layers, [box.of(planes) for box in plan.in_boxes], _SynchronisedTiles())
+def _run_tiles(coder: Coder, planes: Tensor, plan: TilePlan) -> Tensor:
+    tiles = run_layers(coder.layers, [box.of(planes) for box in plan.in_boxes], _SynchronisedTiles())
     height, width = (max(getattr(box, side) for box in plan.out_boxes) for side in ("y2", "x2"))
     result = torch.zeros(1, tiles[0].shape[1], height, width, device=planes.device)
     for tile, seen, target in zip(tiles, plan.in_boxes, plan.out_boxes, strict=True):
@@ -128,10 +128,11 @@ class _SynchronisedTiles:
 def _normalise_together(tiles: list[Tensor], norm: nn.GroupNorm) -> list[Tensor]:
     """Mean and variance of every tile, averaged by the tiles' pixels: mean = sum p mean_j, variance = sum p variance_j."""
     pixels = torch.tensor([tile.shape[-2] * tile.shape[-1] for tile in tiles], dtype=torch.float64)
-    shares = (pixels / pixels.sum()).to(tiles[0].device, torch.float32)[:, None]
-    statistics = [torch.var_mean(tile.float().unflatten(1, (norm.num_groups, -1))[0].flatten(1), dim=1, correction=0) for tile in tiles]
-    variance, mean = ((torch.stack(values) * shares).sum(0) for values in zip(*statistics, strict=True))
-    return [normalise(tile, norm, mean, variance) for tile in tiles]
+    shares = (pixels / pixels.sum())[:, None]
+    every = [Statistics.of(tile, norm.num_groups) for tile in tiles]
+    mean = (torch.stack([statistics.mean for statistics in every]) * shares).sum(0)
+    variance = (torch.stack([statistics.variance for statistics in every]) * shares).sum(0)
+    return [normalise(tile, norm, Statistics(mean, variance)) for tile in tiles]
 
 
 def _plan(height: int, width: int, tile: int, padding: int, up: int, down: int) -> TilePlan:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
@@ -39,6 +41,17 @@ class Convolution:
     def downsamples(self) -> bool:
         return self.conv.stride[0] == 2
 
+    @property
+    def scale(self) -> Fraction:
+        """Side of what comes out per side of what goes in."""
+        return Fraction(2 if self.upsamples else 1, self.conv.stride[0])
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows (and columns) of the input before and after an output tile that it also depends on."""
+        around = self.conv.kernel_size[0] // 2
+        return (0, around) if self.downsamples else (around, around)
+
 
 @dataclass(frozen=True)
 class Residual:
@@ -65,6 +78,20 @@ Layer = Convolution | Residual | SelfAttention
 Activation = TypeVar("Activation")
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and variance of a GroupNorm's groups: float64 [groups] on the CPU."""
+
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, groups: int) -> Statistics:
+        """Those of one activation [1, C, h, w]."""
+        variance, mean = torch.var_mean(x[0].float().reshape(groups, -1), dim=1, correction=0)
+        return cls(mean.cpu().double(), variance.cpu().double())
+
+
 class Steps(Protocol[Activation]):
     """How one kind of activation passes the layers."""
 
@@ -87,8 +114,18 @@ def run_layers(layers: Sequence[Layer], x: Activation, steps: Steps[Activation])
     return x
 
 
-def encoder_layers(vae: AutoencoderKL) -> list[Layer]:
-    """Pixels [B, 3, H, W] in -1..1 to moments [B, 2C, h, w]. Raises BadValueError for blocks of another kind."""
+@dataclass(frozen=True)
+class Coder:
+    """One half of a VAE. scale: side of its result per side of its input; width: channels at full resolution."""
+
+    layers: Sequence[Layer]
+    scale: Fraction
+    width: int
+    dtype: torch.dtype
+
+
+def encoder_of(vae: AutoencoderKL) -> Coder:
+    """Pixels [B, 3, H, W] in -1..1 to moments [B, 2C, h, w], not scaled. Raises BadValueError for blocks of another kind."""
     _require_known_blocks(vae.config.down_block_types)
     encoder = vae.encoder
     layers: list[Layer] = [Convolution(encoder.conv_in)]
@@ -96,11 +133,13 @@ def encoder_layers(vae: AutoencoderKL) -> list[Layer]:
         layers += map(_residual, block.resnets)
         layers += [Convolution(sampler.conv) for sampler in block.downsamplers or ()]
     layers += [*_middle(encoder.mid_block), Convolution(encoder.conv_out, encoder.conv_norm_out)]
-    return layers if vae.quant_conv is None else [*layers, Convolution(vae.quant_conv)]
+    if vae.quant_conv is not None:
+        layers.append(Convolution(vae.quant_conv))
+    return _coder(layers, encoder.conv_in.out_channels, encoder.conv_norm_out)
 
 
-def decoder_layers(vae: AutoencoderKL) -> list[Layer]:
-    """Latent [B, C, h, w] (not scaled) to pixels [B, 3, H, W] in -1..1. Raises BadValueError for blocks of another kind."""
+def decoder_of(vae: AutoencoderKL) -> Coder:
+    """Latent [B, C, h, w], not scaled, to pixels [B, 3, H, W] in -1..1. Raises BadValueError for blocks of another kind."""
     _require_known_blocks(vae.config.up_block_types)
     decoder = vae.decoder
     layers: list[Layer] = [] if vae.post_quant_conv is None else [Convolution(vae.post_quant_conv)]
@@ -108,7 +147,14 @@ def decoder_layers(vae: AutoencoderKL) -> list[Layer]:
     for block in decoder.up_blocks:
         layers += map(_residual, block.resnets)
         layers += [Convolution(sampler.conv, upsamples=True) for sampler in block.upsamplers or ()]
-    return [*layers, Convolution(decoder.conv_out, decoder.conv_norm_out)]
+    layers.append(Convolution(decoder.conv_out, decoder.conv_norm_out))
+    return _coder(layers, decoder.conv_out.in_channels, decoder.conv_norm_out)
+
+
+def _coder(layers: Sequence[Layer], width: int, norm: nn.GroupNorm) -> Coder:
+    # The norms keep the dtype that is computed in, also where the weights of convolutions are stored in fewer bits.
+    scales = [layer.scale for layer in layers if isinstance(layer, Convolution)]
+    return Coder(layers, prod(scales, start=Fraction(1)), width, norm.weight.dtype)
 
 
 def _middle(block: UNetMidBlock2D) -> Iterator[Layer]:
@@ -144,23 +190,25 @@ def apply_convolution(x: Tensor, layer: Convolution) -> Tensor:
     return convolved
 
 
-def normalise(x: Tensor, norm: nn.GroupNorm, mean: Tensor, variance: Tensor) -> Tensor:
-    """GroupNorm of x [B, C, h, w] with statistics [groups] from elsewhere; computed in float32, in x's dtype."""
-    per_group = x.shape[1] // norm.num_groups
-    deviation = (variance.double() + norm.eps).rsqrt().repeat_interleave(per_group)
-    scale = deviation * norm.weight.to(deviation)
-    shift = norm.bias.to(deviation) - mean.double().repeat_interleave(per_group) * scale
-    scale, shift = (factor.to(x.device, torch.float32)[:, None, None] for factor in (scale, shift))
-    return (x.float() * scale + shift).to(x)
+def normalise(x: Tensor, norm: nn.GroupNorm, statistics: Statistics) -> Tensor:
+    """GroupNorm of x [B, C, ...] with statistics from elsewhere; computed in float32, in x's dtype."""
+    mean, deviation = (
+        values.repeat_interleave(x.shape[1] // norm.num_groups) for values in (statistics.mean, (statistics.variance + norm.eps).sqrt())
+    )
+    scale = norm.weight.cpu().double() / deviation
+    shift = norm.bias.cpu().double() - mean * scale
+    scale, shift = (factor.to(x.device, torch.float32).view(-1, *[1] * (x.ndim - 2)) for factor in (scale, shift))
+    return torch.addcmul(shift, x.float(), scale).to(x)
 
 
 def attend(attention: Attention, queries: Tensor, context: Tensor) -> Tensor:
-    """What normalised tokens [B, N, C] get from normalised tokens [B, M, C], projected: [B, N, C]."""
+    """What normalised tokens [B, N, C] get from normalised tokens [B or 1, M, C], projected: [B, N, C]."""
 
     def heads(tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
 
-    query, key, value = attention.to_q(queries), attention.to_k(context), attention.to_v(context)
-    found = F.scaled_dot_product_attention(heads(query), heads(key), heads(value))
+    query = heads(attention.to_q(queries))
+    key, value = (heads(projection(context)).expand(len(query), -1, -1, -1) for projection in (attention.to_k, attention.to_v))
+    found = F.scaled_dot_product_attention(query, key, value)
     projected: Tensor = attention.to_out[0](found.transpose(1, 2).flatten(2))
     return projected
