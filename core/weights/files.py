@@ -61,7 +61,18 @@ def read_weights(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[
             where=str(path),
             way_out="If it is a pickle (.ckpt, .pt, .bin), convert it with `kintsugi convert`; if it was cut off, copy it again.",
         ) from error
-    return tensors, json.loads(metadata.get(METADATA_KEY, "{}"))
+    return tensors, configuration_in(metadata, str(path))
+
+
+def configuration_in(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
+    """The configuration among a file's metadata, {} when there is none. Raises WeightsError for one that is no JSON object."""
+    try:
+        config = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except ValueError as error:
+        raise WeightsError(f"its configuration is no JSON: {error}.", where=where, way_out="Copy the file again.") from error
+    if not isinstance(config, dict):
+        raise WeightsError("its configuration is no JSON object.", where=where, way_out="Copy the file again.")
+    return config
 
 
 def build_network(build: Callable[[], Network], tensors: dict[str, Tensor], where: str, dtype: torch.dtype = torch.float32) -> Network:

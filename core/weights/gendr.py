@@ -23,6 +23,7 @@ from .families import Shapes
 from .files import build_network, read_weights
 from .options import LoadOptions
 from .priors import read_vae
+from .students import read_student
 
 KIND = "gendr"
 PUBLISHED = "gendr/generator.safetensors"
@@ -45,21 +46,20 @@ def read_generator(student: Path, options: LoadOptions) -> Generator:
     Beside the latter lie prompts.safetensors and the folder vae-kl-f8-d16; where its metadata has no configuration, it is
     Stable Diffusion 2.1 with 16 channels. Text encoders come from options.base. Raises WeightsError.
     """
-    tensors, config = read_weights(student)
-    if config.get("kind", KIND) != KIND:
-        raise WeightsError(f"holds {config['kind']}, not {KIND}.", where=str(student), way_out="Choose a file of that method.")
-    stored = tensors.pop("prompt", None)
-    named = {name.removeprefix("unet."): tensor for name, tensor in tensors.items()}
-    unet = build_network(partial(build_unet, _unet_config(config)), named, str(student))
+    file = read_student(student, KIND)
+    stored = file.tensors.pop("prompt", None)
+    named = {name.removeprefix("unet."): tensor for name, tensor in file.tensors.items()}
+    unet = build_network(partial(build_unet, _unet_config(file.config)), named, file.where)
     prompt, where = (_prompt_beside(student), student.with_name(PROMPTS)) if stored is None else (stored, student)
     _require_width(prompt, unet.config.cross_attention_dim, where)
-    method = GenDR(unet, prompt.float(), _constants(config))
+    method = GenDR(unet, prompt.float(), file.constants(OneStepConstants))
     if options.fold_constants:
         method.fold()
-    codec = LatentCodec(place(read_vae(_vae_place(config, student)), options.dtype, options.offload))
+    vae = file.vae_place("embedded" if "unet" in file.config else VAE_FOLDER)
+    codec = LatentCodec(place(read_vae(vae), options.dtype, options.offload))
     base = search_base(FAMILY, options.base) if stored is None else None
     prior = Prior(FAMILY, codec, prompt_encoder=base.prompt_encoder() if base else None)
-    return Generator(f"{KIND} ({student.stem})", place(method, options.dtype, options.offload), prior, config.get("border", 0))
+    return Generator(f"{KIND} ({student.stem})", place(method, options.dtype, options.offload), prior, file.config.get("border", 0))
 
 
 def empty_method(config: dict[str, Any], shapes: Shapes) -> EmptyMethod:
@@ -67,15 +67,11 @@ def empty_method(config: dict[str, Any], shapes: Shapes) -> EmptyMethod:
     unet = _unet_config(config)
     with torch.device("meta"):
         prompt = torch.empty(shapes.get("prompt", (1, PROMPT_TOKENS, unet["cross_attention_dim"])))
-        return EmptyMethod(GenDR(build_unet(unet), prompt, _constants(config)))
+        return EmptyMethod(GenDR(build_unet(unet), prompt, OneStepConstants()))
 
 
 def _unet_config(config: dict[str, Any]) -> dict[str, Any]:
     return config.get("unet") or shipped_config("gendr-unet")
-
-
-def _constants(config: dict[str, Any]) -> OneStepConstants:
-    return OneStepConstants(**config.get("one_step", {}))
 
 
 def _prompt_beside(student: Path) -> Tensor:
@@ -94,9 +90,3 @@ def _require_width(prompt: Tensor, width: int, where: Path) -> None:
             where=str(where),
             way_out="Take the embedding that belongs to the student.",
         )
-
-
-def _vae_place(config: dict[str, Any], student: Path) -> Path | str:
-    """Our own files name a VAE beside them or the embedded one; the full size comes with a folder."""
-    name = config.get("vae", "embedded" if "unet" in config else VAE_FOLDER)
-    return "embedded" if name == "embedded" else student.with_name(name)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..errors import BadValueError, WeightsError
+from ..errors import WeightsError
 from ..methods.instarevive import PRESETS, InstaRevive, OneStepConstants
 from ..methods.one_step import Generator
 from ..models.codec import LatentCodec
@@ -22,9 +21,10 @@ from .bases import Base, find_base
 from .configs import shipped_config
 from .empty import EmptyMethod
 from .families import Shapes
-from .files import NetworkFile, build_network, load_strictly, read_weights
+from .files import build_network, load_strictly, read_weights
 from .options import LoadOptions
 from .priors import read_vae, vae_of
+from .students import Student, read_student
 
 KIND = "instarevive"
 PUBLISHED = "instarevive/InstaRevive_v1.safetensors"
@@ -42,14 +42,12 @@ def read_generator(student: Path, options: LoadOptions) -> Generator:
     The latter takes its VAE from options.base, and the embedding of options.preset from prompts.safetensors beside it or from
     the base's text encoder; it is of the published size where its metadata names no other. Raises WeightsError.
     """
-    tensors, config = read_weights(student)
-    if config.get("kind", KIND) != KIND:
-        raise WeightsError(f"holds {config['kind']}, not {KIND}.", where=str(student), way_out="Choose a file of that method.")
-    whole = any(name.startswith("transformer.") for name in tensors)
-    method, prior = (_whole if whole else _published)(student, tensors, config, options)
+    file = read_student(student, KIND)
+    whole = any(name.startswith("transformer.") for name in file.tensors)
+    method, prior = (_whole if whole else _published)(file, options)
     if options.fold_constants:
         method.fold()
-    return Generator(f"{KIND} ({student.stem})", place(method, options.dtype, options.offload), prior, config.get("border", 0))
+    return Generator(f"{KIND} ({student.stem})", place(method, options.dtype, options.offload), prior, file.config.get("border", 0))
 
 
 def empty_method(config: dict[str, Any], shapes: Shapes) -> EmptyMethod:
@@ -57,65 +55,52 @@ def empty_method(config: dict[str, Any], shapes: Shapes) -> EmptyMethod:
     network = _network_config(config)
     with torch.device("meta"):
         tokens = torch.empty(shapes.get("prompt", (1, PROMPT_TOKENS, network["caption_channels"])))
-        return EmptyMethod(InstaRevive(build_pixart(network), PromptEmbedding(tokens), OneStepConstants(**config.get("one_step", {}))))
+        return EmptyMethod(InstaRevive(build_pixart(network), PromptEmbedding(tokens), OneStepConstants()))
 
 
 def _network_config(config: dict[str, Any]) -> dict[str, Any]:
     return config.get("transformer") or shipped_config("pixart-transformer")
 
 
-def _whole(student: Path, tensors: dict[str, Tensor], config: dict[str, Any], options: LoadOptions) -> tuple[InstaRevive, Prior]:
-    """Tensors `transformer.*`, prompt, prompt_mask and, where noise enters, concat_conv.*; config names the VAE: a file beside
-    it, or the embedded one."""
-    missing = [name for name in ("prompt", "prompt_mask") if name not in tensors]
-    if missing:
-        raise WeightsError(f"tensor {missing[0]} is missing.", where=str(student), way_out="The file is not whole: copy it again.")
-    prompt = PromptEmbedding(tensors.pop("prompt"), mask=tensors.pop("prompt_mask"))
-    vae = config.get("vae", "embedded")
-    codec = LatentCodec(read_vae(vae if vae == "embedded" else student.with_name(vae)))
-    method = _method(NetworkFile(tensors, config, str(student)), codec, lambda width: _fitting(prompt, width, student), options)
-    return method, Prior(FAMILY, _placed(codec, options))
+def _whole(student: Student, options: LoadOptions) -> tuple[InstaRevive, Prior]:
+    """Tensors `transformer.*`, prompt, prompt_mask and, where noise enters, concat_conv.*; the metadata names the VAE: a file
+    beside it, or the embedded one."""
+    prompt = PromptEmbedding(student.take("prompt"), mask=student.take("prompt_mask"))
+    codec = LatentCodec(read_vae(student.vae_place()))
+    return _method(student, codec, lambda width: _fitting(prompt, width, student.path), options), Prior(FAMILY, _placed(codec, options))
 
 
-def _published(student: Path, tensors: dict[str, Tensor], config: dict[str, Any], options: LoadOptions) -> tuple[InstaRevive, Prior]:
+def _published(student: Student, options: LoadOptions) -> tuple[InstaRevive, Prior]:
     """The bare transformer with what else it needs from the base."""
     base = find_base(FAMILY, options.base)
     codec = LatentCodec(vae_of(base.vae()))
-    prompt = partial(_preset_prompt, student.with_name(PROMPTS), options.preset, base)
-    method = _method(NetworkFile(tensors, config, str(student)), codec, prompt, options)
-    return method, Prior(FAMILY, _placed(codec, options), prompt_encoder=base.prompt_encoder())
+    prompt = partial(_preset_prompt, student.path.with_name(PROMPTS), options.preset, base)
+    return _method(student, codec, prompt, options), Prior(FAMILY, _placed(codec, options), prompt_encoder=base.prompt_encoder())
 
 
 def _placed(codec: LatentCodec, options: LoadOptions) -> LatentCodec:
     return LatentCodec(place(codec.vae, options.dtype, options.offload))
 
 
-def _method(file: NetworkFile, codec: LatentCodec, prompt: Callable[[int], PromptEmbedding], options: LoadOptions) -> InstaRevive:
+def _method(student: Student, codec: LatentCodec, prompt: Callable[[int], PromptEmbedding], options: LoadOptions) -> InstaRevive:
     """prompt: the embedding for a width of its tokens, asked for when the networks are known to fit, since a text encoder may
     have to compute it."""
-    constants = _constants(file)
-    named = {name.removeprefix("transformer."): tensor for name, tensor in file.tensors.items()}
+    constants = student.constants(OneStepConstants)
+    named = {name.removeprefix("transformer."): tensor for name, tensor in student.tensors.items()}
     entering = [name for name in named if name.startswith(CONVOLUTION)] if constants.noise_input else []
     convolving = {name.removeprefix(CONVOLUTION): named.pop(name).to(options.dtype) for name in entering}
-    transformer = build_network(partial(build_pixart, _network_config(file.config)), named, file.where, options.dtype)
+    transformer = build_network(partial(build_pixart, _network_config(student.config)), named, student.where, options.dtype)
     channels = int(transformer.config.in_channels)
     if codec.channels != channels:
         raise WeightsError(
             f"takes latents of {channels} channels, and the VAE makes {codec.channels}.",
-            where=file.where,
+            where=student.where,
             way_out="Choose the base that belongs to it.",
         )
     method = InstaRevive(transformer, prompt(int(transformer.config.caption_channels)), constants)
     if method.concat_conv is not None:
-        load_strictly(method.concat_conv, convolving, f"{file.where}: concat_conv")
+        load_strictly(method.concat_conv, convolving, f"{student.where}: concat_conv")
     return method
-
-
-def _constants(file: NetworkFile) -> OneStepConstants:
-    try:
-        return OneStepConstants(**file.config.get("one_step", {}))
-    except (TypeError, BadValueError) as error:
-        raise WeightsError(f"its one_step numbers are not InstaRevive's: {error}", where=file.where) from error
 
 
 def _preset_prompt(stored: Path, preset: str, base: Base, width: int) -> PromptEmbedding:

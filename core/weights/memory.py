@@ -6,7 +6,6 @@ for every picture. Ours are merged and folded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from ..models.folding import memory_of
 from . import embedded
 from .families import Shapes
-from .files import METADATA_KEY
+from .files import configuration_in
 from .generators import READERS, weights_choices
 from .inspection import describe_weights, tensor_shapes
 from .locations import find_weights
@@ -52,7 +51,7 @@ def _of_students(method: str, damaged: Collection[Path]) -> list[MethodMemory]:
 def _of_student(method: str, name: str, path: Path) -> MethodMemory:
     header = describe_weights(path)
     dtype = max((kind for kind in header.dtypes if kind in _DTYPES), key=header.dtypes.__getitem__, default="F32")
-    return _measured(method, name, dtype, json.loads(header.metadata.get(METADATA_KEY, "{}")), tensor_shapes(path))
+    return _measured(method, name, dtype, configuration_in(header.metadata, str(path)), tensor_shapes(path))
 
 
 def _measured(method: str, name: str, dtype: str, config: dict[str, Any], shapes: Shapes) -> MethodMemory:

@@ -27,6 +27,7 @@ from .files import NetworkFile, build_network, read_weights
 from .lora import Adapter, adapter_shapes, merge, require_fit
 from .options import LoadOptions
 from .priors import read_vae
+from .students import Student, read_student
 
 KIND = "tsd-sr"
 PUBLISHED = "tsd-sr/transformer.safetensors"
@@ -59,15 +60,13 @@ def read_generator(student: Path, options: LoadOptions) -> Generator:
     Beside the published transformer.safetensors lie vae.safetensors and, there or in the folder above, prompt_embeds.safetensors
     and pool_embeds.safetensors (converted from the .pt files); the prior they belong to is options.base. Raises WeightsError.
     """
-    tensors, config = read_weights(student)
-    if config.get("kind", KIND) != KIND:
-        raise WeightsError(f"holds {config['kind']}, not {KIND}.", where=str(student), way_out="Choose a file of that method.")
-    method, prior = (_whole if "transformer" in config else _published)(student, tensors, config, options)
+    file = read_student(student, KIND)
+    method, prior = (_whole if "transformer" in file.config else _published)(file, options)
     if options.fold_constants:
         method.fold()
     samples = options.posterior == "sample"
     placed = place(method, options.dtype, options.offload)
-    return Generator(f"{KIND} ({student.stem})", placed, prior, config.get("border", 0), samples)
+    return Generator(f"{KIND} ({student.stem})", placed, prior, file.config.get("border", 0), samples)
 
 
 def empty_method(config: dict[str, Any], shapes: Shapes) -> EmptyMethod:
@@ -84,32 +83,33 @@ def empty_method(config: dict[str, Any], shapes: Shapes) -> EmptyMethod:
     return EmptyMethod(method, sum(prod(shape) for shape in adapted.values()), table.numel() - side * table.shape[-1])
 
 
-def _whole(student: Path, tensors: dict[str, Tensor], config: dict[str, Any], options: LoadOptions) -> tuple[TsdSr, Prior]:
+def _whole(student: Student, options: LoadOptions) -> tuple[TsdSr, Prior]:
     """Tensors `transformer.*`, prompt and pooled; the table of positions may be left out where it is the one that its class
-    computes. config names the VAE: a file beside it, or the embedded one."""
-    missing = [name for name in ("prompt", "pooled") if name not in tensors]
-    if missing:
-        raise WeightsError(f"tensor {missing[0]} is missing.", where=str(student), way_out="The file is not whole: copy it again.")
-    embedding = PromptEmbedding(tensors.pop("prompt"), tensors.pop("pooled"))
-    _require_widths(config["transformer"], embedding, str(student))
-    network = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    computes. The metadata names the VAE: a file beside it, or the embedded one."""
+    config = student.config["transformer"]
+    embedding = PromptEmbedding(student.take("prompt"), student.take("pooled"))
+    _require_widths(config, embedding, student.where)
+    network = {name.removeprefix("transformer."): tensor for name, tensor in student.tensors.items()}
     if POSITIONS not in network:
-        network[POSITIONS] = computed_positions(config["transformer"])
-    file = NetworkFile(network, config["transformer"], str(student))
-    vae = config.get("vae", "embedded")
-    codec = LatentCodec(place(read_vae(vae if vae == "embedded" else student.with_name(vae)), options.dtype, options.offload))
-    return _method(file, embedding, OneStepConstants(**config.get("one_step", {})), options), Prior(FAMILY, codec)
+        network[POSITIONS] = computed_positions(config)
+    codec = LatentCodec(place(read_vae(student.vae_place()), options.dtype, options.offload))
+    return _method(NetworkFile(network, config, student.where), embedding, student.constants(OneStepConstants), options), Prior(
+        FAMILY, codec
+    )
 
 
-def _published(student: Path, tensors: dict[str, Tensor], config: dict[str, Any], options: LoadOptions) -> tuple[TsdSr, Prior]:
+def _published(student: Student, options: LoadOptions) -> tuple[TsdSr, Prior]:
     """Both adapters merged into the prior's networks, with the release's rule that latents are not shifted. Everything is read
     and found to fit before anything is computed."""
-    encoder = student.with_name("vae.safetensors")
-    adapters = _adapter(student, tensors, config, TRANSFORMER_TARGETS), _adapter(encoder, *read_weights(encoder), VAE_TARGETS)
-    embedding = PromptEmbedding(_bare_tensor(student, "prompt_embeds"), _bare_tensor(student, "pool_embeds"))
+    encoder = student.path.with_name("vae.safetensors")
+    adapters = (
+        _adapter(student.path, student.tensors, student.config, TRANSFORMER_TARGETS),
+        _adapter(encoder, *read_weights(encoder), VAE_TARGETS),
+    )
+    embedding = PromptEmbedding(_bare_tensor(student.path, "prompt_embeds"), _bare_tensor(student.path, "pool_embeds"))
     base = find_base(FAMILY, options.base)
     transformer, vae = base.denoiser(), base.vae()
-    _require_widths(transformer.config, embedding, str(student.parent))
+    _require_widths(transformer.config, embedding, str(student.path.parent))
     for file, adapter in zip((transformer, vae), adapters, strict=True):
         require_fit(file.tensors, adapter)
     transformer, vae = (_merged(file, adapter, options) for file, adapter in zip((transformer, vae), adapters, strict=True))
