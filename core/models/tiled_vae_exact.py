@@ -118,7 +118,8 @@ class _HostSteps(ABC):
         else:
             storage = self._new_storage(conv.out_channels, *(int(side * layer.scale) for side in x.planes.shape[1:]))
         target = Kept(storage, conv.out_channels)
-        side = isqrt(self.elements // max(conv.in_channels * conv.stride[0] ** 2, conv.out_channels))
+        channels = max(conv.in_channels * conv.stride[0] ** 2, conv.out_channels, 0 if added is None else added.channels)
+        side = isqrt(self.elements // channels)
         self._convolve(target, x, layer, added, shortcut, plan_tiles_without_overlap(target.planes, side))
         return target
 

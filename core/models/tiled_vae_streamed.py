@@ -66,16 +66,17 @@ def _run_picture(coder: Coder, picture: Tensor, tile: int, label: str) -> Tensor
         results = run_model(network, windows_of(picture, seen).to(device, coder.dtype))
         return torch.cat([_made(result, tile, window, coder.scale) for result, tile, window in zip(results, tiles, seen, strict=True)])
 
-    run_model(network, _small_version(picture, side + 2 * reach, _multiple(coder)).to(device, coder.dtype))
+    run_model(network, _small_version(coder, picture, side + 2 * reach).to(device, coder.dtype))
     return blend_tiles(run, picture, plan_windows(picture, side, 0, _multiple(coder)), coder.scale, label)
 
 
-def _small_version(picture: Tensor, side: int, multiple: int) -> Tensor:
-    """The picture with at most the area of side x side, its pixels picked and not averaged: for a VAE's statistics the spread of
-    values matters more than their smoothness."""
+def _small_version(coder: Coder, picture: Tensor, side: int) -> Tensor:
+    """The picture with at most the area of side x side. Pixels are averaged, as a small photo looks like a large one; the pixels of
+    latents, which have no such likeness, are picked, because their average would have too little spread."""
+    multiple = _multiple(coder)
     factor = max(1.0, (picture.shape[-2] * picture.shape[-1]) ** 0.5 / side)
     height, width = (multiple * max(1, int(length / factor / multiple)) for length in picture.shape[-2:])
-    return F.interpolate(picture, (height, width), mode="nearest-exact")
+    return F.interpolate(picture, (height, width), mode="area" if coder.scale < 1 else "nearest-exact")
 
 
 def _seen(tile: Tile, reach: int, picture: Tensor) -> Tile:
