@@ -20,7 +20,8 @@ from ..runtime import available_ram, log, require_finite, with_smaller_tiles
 Mode = Literal["auto", "exact", "streamed"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-OVERLAP = 64
+# A picture up to this much longer than a tile is coded whole.
+SPARE = 64
 SMALLEST_TILE = 64
 EXACT_PIXELS = 2**24
 # The rest of main memory is for the tiles at work, the result and other programs.
@@ -69,27 +70,21 @@ def decode_latent(prior: Prior, latent: Tensor, tile: int, mode: Mode = "auto") 
 
 def _whole_or_tiled(whole: Callable[[], Tensor], tiled: Callable[[int], Tensor], longest: int, tile: int) -> Tensor:
     def run(size: int) -> Tensor:
-        return whole() if longest <= size + OVERLAP else tiled(size)
+        return whole() if longest <= size + SPARE else tiled(size)
 
     return with_smaller_tiles(run, tile, SMALLEST_TILE)
 
 
 def _in_tiles(coder: Coder, planes: Tensor, tile: int, mode: Mode, label: str, pixels: int) -> Tensor:
-    if mode == "streamed" or (mode == "auto" and pixels > EXACT_PIXELS):
-        if mode == "auto":
-            log.info("%s in streamed tiles, because the picture has more than %d megapixels.", label, EXACT_PIXELS // 10**6)
-        return run_streamed(coder, planes, tile, label)
-    needed, available = plan_exact(coder, planes.shape, tile).kept_bytes, int(available_ram() * SHARE_OF_RAM)
-    if needed <= available:
-        log.info("%s in exact tiles, with %.1f GiB of main memory.", label, needed / 2**30)
-        return run_exact(coder, planes, tile, label)
+    needed, free = plan_exact(coder, planes.shape, tile).kept_bytes, int(available_ram() * SHARE_OF_RAM)
+    memory = f"{needed / 2**30:.1f} GiB of main memory, {free / 2**30:.1f} GiB are free"
     if mode == "auto":
-        log.info(
-            "%s in streamed tiles: exact ones need %.1f GiB of main memory, %.1f GiB are free.", label, needed / 2**30, available / 2**30
-        )
+        mode = "exact" if pixels <= EXACT_PIXELS and needed <= free else "streamed"
+        reason = f"exact ones, for at most {EXACT_PIXELS / 1e6:.1f} megapixels, need {memory}"
+        log.info("%s %.1f megapixels in %s tiles: %s.", label, pixels / 1e6, mode, reason)
+    if mode == "streamed":
         return run_streamed(coder, planes, tile, label)
-    raise OutOfMemoryError(
-        f"exact tiles need {needed / 2**30:.1f} GiB of main memory for this picture, {available / 2**30:.1f} GiB are free.",
-        where=label,
-        way_out="Choose tiling streamed, a smaller picture, or dtype bf16.",
-    )
+    if needed > free:
+        way_out = "Choose tiling streamed, a smaller picture, or dtype bf16."
+        raise OutOfMemoryError(f"exact tiles of this picture need {memory}.", where=label, way_out=way_out)
+    return run_exact(coder, planes, tile, label)

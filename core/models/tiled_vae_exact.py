@@ -91,7 +91,8 @@ def run_exact(coder: Coder, planes: Tensor, tile: int, label: str) -> Tensor:
     """
     batch, channels, *_ = planes.shape
     progress = current_host().progress(batch * plan_exact(coder, planes.shape, tile).tiles, label)
-    kept = [run_layers(coder.layers, Kept(picture.cpu(), channels), _Working(coder, tile, progress)) for picture in planes]
+    steps = _Working(coder, tile, progress)
+    kept = [run_layers(coder.layers, Kept(picture.cpu(), channels), steps) for picture in planes]
     return torch.stack([one.planes for one in kept]).to(planes.device, torch.float32)
 
 

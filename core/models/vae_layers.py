@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D
 
 BLOCKS = ("DownEncoderBlock2D", "UpDecoderBlock2D")
+# Two names of one function.
+ACTIVATIONS = ("silu", "swish")
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ class Coder:
 
 
 def encoder_of(vae: AutoencoderKL) -> Coder:
-    """Pixels [B, 3, H, W] in -1..1 to moments [B, 2C, h, w], not scaled. Raises BadValueError for blocks of another kind."""
-    _require_known_blocks(vae.config.down_block_types)
+    """Pixels [B, 3, H, W] in -1..1 to moments [B, 2C, h, w], not scaled. Raises BadValueError for other kinds of blocks."""
+    _require_known(vae, vae.config.down_block_types)
     encoder = vae.encoder
     layers: list[Layer] = [Convolution(encoder.conv_in)]
     for block in encoder.down_blocks:
@@ -139,8 +141,8 @@ def encoder_of(vae: AutoencoderKL) -> Coder:
 
 
 def decoder_of(vae: AutoencoderKL) -> Coder:
-    """Latent [B, C, h, w], not scaled, to pixels [B, 3, H, W] in -1..1. Raises BadValueError for blocks of another kind."""
-    _require_known_blocks(vae.config.up_block_types)
+    """Latent [B, C, h, w], not scaled, to pixels [B, 3, H, W] in -1..1. Raises BadValueError for other kinds of blocks."""
+    _require_known(vae, vae.config.up_block_types)
     decoder = vae.decoder
     layers: list[Layer] = [] if vae.post_quant_conv is None else [Convolution(vae.post_quant_conv)]
     layers += [Convolution(decoder.conv_in), *_middle(decoder.mid_block)]
@@ -170,11 +172,11 @@ def _residual(block: ResnetBlock2D) -> Residual:
     return Residual(Convolution(block.conv1, block.norm1), Convolution(block.conv2, block.norm2), block.conv_shortcut)
 
 
-def _require_known_blocks(names: Sequence[str]) -> None:
-    unknown = sorted(set(names) - set(BLOCKS))
+def _require_known(vae: AutoencoderKL, names: Sequence[str]) -> None:
+    unknown = sorted({*names, vae.config.act_fn} - {*BLOCKS, *ACTIVATIONS})
     if unknown:
         raise BadValueError(
-            f"its blocks are {', '.join(unknown)}, and tiles are known for {' and '.join(BLOCKS)} only.",
+            f"it is made of {', '.join(unknown)}, and tiles are known for {', '.join(BLOCKS)} and {ACTIVATIONS[0]} only.",
             where="VAE",
             way_out="Choose a tile that holds the whole picture, or another VAE.",
         )

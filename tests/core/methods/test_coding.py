@@ -56,14 +56,14 @@ def test_auto_is_exact_as_far_as_the_pixels_and_the_memory_allow(
     caplog.set_level(logging.INFO, "kintsugi")
     expected = whole(prior, picture)
     assert (encode_picture(prior, picture, 64) - expected).abs().max() <= 1e-5 * expected.abs().max()
-    assert "Encoding in exact tiles" in caplog.text
+    assert "Encoding 0.0 megapixels in exact tiles" in caplog.text
     monkeypatch.setattr(coding, "available_ram", lambda: 10**6)
     streamed = encode_picture(prior, picture, 64)
-    assert "streamed tiles: exact ones need 0.0 GiB" in caplog.text
+    assert "in streamed tiles: exact ones, for at most 16.8 megapixels, need 0.0 GiB of main memory, 0.0 GiB are free." in caplog.text
     monkeypatch.setattr(coding, "available_ram", lambda: 64 * GIBIBYTE)
     monkeypatch.setattr(coding, "EXACT_PIXELS", 10**4)
     assert torch.equal(encode_picture(prior, picture, 64), streamed)
-    assert "because the picture has more than" in caplog.text
+    assert "in streamed tiles: exact ones, for at most 0.0 megapixels" in caplog.text
     assert torch.equal(encode_picture(prior, picture, 64, "streamed"), streamed)
 
 
@@ -171,3 +171,5 @@ def test_a_vae_of_other_blocks_is_refused_for_tiles(prior: Prior) -> None:
     other = replace(prior, codec=LatentCodec(vae))
     with pytest.raises(BadValueError, match="Choose a tile that holds the whole picture"):
         encode_picture(other, torch.rand(1, 300, 200, 3), 64)
+    with pytest.raises(BadValueError, match="it is made of mish"):
+        encoder_of(build_vae({**vae_config((8, 8), 4, 1, 4), "act_fn": "mish"}))
