@@ -231,10 +231,12 @@ def colorfulness(picture: Tensor) -> float:
 
 
 def grey_levels(picture: Tensor) -> Tensor:
+    """Luma [B, 1, H, W] float64 in 0..255 of pictures in 0..1."""
     return luma(picture.double()) * 255
 
 
 def kernel_3x3(like: Tensor, rows: list[list[int]]) -> Tensor:
+    """A kernel [1, 1, 3, 3] float64 on that tensor's device."""
     return torch.tensor(rows, dtype=torch.float64, device=like.device)[None, None]
 
 
@@ -297,6 +299,7 @@ def measure(picture: Tensor, reference: Tensor | None, names: Sequence[str]) -> 
 
 
 def require_side(name: str, picture: Tensor, smallest: int) -> None:
+    """Raise BadValueError for a picture [1, 3, H, W] with a side below the smallest."""
     height, width = picture.shape[2:]
     if min(height, width) < smallest:
         raise BadValueError(f"{name} needs pictures of at least {smallest} x {smallest} pixels, this one is {width} x {height}.")

@@ -42,7 +42,8 @@ class Host(Protocol):
     folders: Folders
     stores_workflows: bool
 
-    def progress(self, total: int, label: str) -> Progress: ...
+    def progress(self, total: int, label: str) -> Progress:
+        """A bar of that many steps."""
 
     def check_interrupted(self) -> None:
         """Raise Interrupted when the person cancelled."""
@@ -55,6 +56,7 @@ class SilentProgress:
         self._check = check_interrupted
 
     def advance(self, steps: int = 1, preview: Tensor | None = None) -> None:
+        """Looks whether the person cancelled, and shows nothing."""
         self._check()
 
 

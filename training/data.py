@@ -20,6 +20,8 @@ from .recipe import DataSettings, Recipe
 
 
 class PictureSource(Protocol):
+    """Clean pictures to cut crops from."""
+
     def __len__(self) -> int: ...
 
     def picture(self, index: int) -> np.ndarray:
@@ -56,6 +58,7 @@ class FolderPictures:
 
 
 def picture_source(settings: DataSettings) -> PictureSource:
+    """The pictures that a recipe names. Raises RecipeError."""
     if settings.source == "procedural":
         return ProceduralPictures(settings)
     if settings.folder is None:

@@ -22,6 +22,7 @@ class StepLog:
         self._rewrite()
 
     def write(self, row: dict[str, object]) -> None:
+        """Append a row; a new column rewrites the file with it."""
         self._rows.append(row)
         new = [name for name in row if name not in self._columns]
         if new:

@@ -69,6 +69,7 @@ class Recipe(Strict):
 
 
 def recipe_names() -> list[str]:
+    """Names of the recipes that ship."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 

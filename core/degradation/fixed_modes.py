@@ -59,19 +59,23 @@ def blur(picture: NDArray[np.generic], sigma: float) -> NDArray[np.float64]:
 
 
 def smaller(picture: Picture) -> Picture:
+    """The uint8 picture [H, W, 3] shrunk by 4 with Pillow's bicubic."""
     size = (picture.shape[1] // SCALE, picture.shape[0] // SCALE)
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 
 def with_noise(picture: NDArray[np.generic], deviation: float, random: np.random.Generator) -> Picture:
+    """Gaussian noise of that deviation (grey levels) on values 0..255, rounded to uint8."""
     return to_levels(picture.astype(np.float64) + random.normal(0.0, deviation, picture.shape))
 
 
 def to_levels(values: NDArray[np.float64]) -> Picture:
+    """Values around 0..255 rounded and clipped to uint8."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def jpeg(picture: Picture, quality: int, subsampling: str) -> Picture:
+    """The uint8 picture through Pillow's JPEG; subsampling as Pillow spells it, such as 4:4:4."""
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "JPEG", quality=quality, subsampling=subsampling)
     return np.asarray(Image.open(data))

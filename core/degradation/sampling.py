@@ -24,9 +24,11 @@ class Dice:
         self._generator = generator
 
     def uniform(self, span: tuple[float, float]) -> float:
+        """A number of the span, evenly."""
         return span[0] + (span[1] - span[0]) * float(torch.rand((), generator=self._generator, dtype=torch.float64))
 
     def chance(self, probability: float) -> bool:
+        """True with that probability."""
         return self.uniform((0.0, 1.0)) < probability
 
     def integer(self, low: int, high: int) -> int:
@@ -34,6 +36,7 @@ class Dice:
         return int(torch.randint(low, high + 1, (), generator=self._generator))
 
     def normal(self, mean: float, deviation: float) -> float:
+        """A number of the normal distribution."""
         return mean + deviation * float(torch.randn((), generator=self._generator, dtype=torch.float64))
 
     def pick(self, weights: Mapping[Key, float]) -> Key:
@@ -50,6 +53,7 @@ class Dice:
         return 2 * self.integer(span[0] // 2, span[1] // 2) + 1
 
     def seed(self) -> int:
+        """A seed for noise that a step draws later."""
         return self.integer(0, 2**62)
 
 
@@ -64,6 +68,7 @@ class Draft:
     recorded: list[steps.AnyStep]
 
     def add(self, step: steps.AnyStep) -> None:
+        """Note the step as the next one."""
         self.recorded.append(step)
 
     def resize(self, height: float, width: float, mode: Any) -> None:

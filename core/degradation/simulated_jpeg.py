@@ -43,6 +43,7 @@ class JpegCoefficients:
     factors: Tensor
 
     def rounded(self, differentiable: bool) -> JpegCoefficients:
+        """Quantised to whole steps; differentiable: by a rounding that passes gradients."""
         rounding = _soft_round if differentiable else torch.round
         return JpegCoefficients(rounding(self.luma), rounding(self.chroma), self.factors)
 

@@ -35,6 +35,8 @@ THREE_MODES: dict[ResizeMode, float] = {"area": 1.0, "bilinear": 1.0, "bicubic":
 
 
 class Data(BaseModel):
+    """Checked and unchangeable entries of a preset; unknown ones are errors."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -64,6 +66,8 @@ class BlurStage(Data):
 
 
 class SincStage(Data):
+    """Ringing by a sinc filter, with some probability: sizes in pixels, cutoff in radians per pixel."""
+
     kind: Literal["sinc"] = "sinc"
     probability: Share = 0.8
     sizes: SizeRange = (7, 21)
@@ -115,6 +119,8 @@ class NoiseStage(Data):
 
 
 class CodecChoice(Data):
+    """How often a codec is drawn, and its range of quality 1..100."""
+
     weight: Weight = 0.0
     quality: Annotated[tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(le=100)]], AfterValidator(_ordered)] = (30.0, 95.0)
 
@@ -140,6 +146,8 @@ class CompressStage(Data):
 
 
 class SaltAndPepperStage(Data):
+    """Black and white pixels; amount: share of all pixels."""
+
     kind: Literal["salt-and-pepper"] = "salt-and-pepper"
     amount: Annotated[tuple[Share, Share], AfterValidator(_ordered)] = (0.02, 0.1)
 
@@ -156,6 +164,8 @@ class RainStage(Data):
 
 
 class LowLightStage(Data):
+    """Darkening gain * x^gamma."""
+
     kind: Literal["low-light"] = "low-light"
     gamma: PositiveRange = (1.5, 3.0)
     gain: Annotated[tuple[Share, Share], AfterValidator(_ordered)] = (0.3, 0.8)

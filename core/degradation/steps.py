@@ -36,6 +36,8 @@ class Step(BaseModel, ABC):
 
 
 class Sharpen(Step):
+    """Unsharp mask: radius in pixels, threshold in grey levels of 255."""
+
     operation: Literal["sharpen"] = "sharpen"
     weight: float = 0.5
     radius: Annotated[int, Field(ge=1, le=200)] = 50
@@ -84,6 +86,8 @@ class Sinc(Step):
 
 
 class Resize(Step):
+    """To a size in pixels, by one of resampling.RESIZE_MODES."""
+
     operation: Literal["resize"] = "resize"
     height: Pixels
     width: Pixels
@@ -108,6 +112,8 @@ class GaussianNoise(Step):
 
 
 class PoissonNoise(Step):
+    """Shot noise times a scale, one for all channels where grey."""
+
     operation: Literal["poisson-noise"] = "poisson-noise"
     scale: Annotated[float, Field(ge=0, le=100)]
     grey: bool
@@ -119,6 +125,8 @@ class PoissonNoise(Step):
 
 
 class SaltAndPepper(Step):
+    """Black and white pixels; amount: share of all pixels."""
+
     operation: Literal["salt-and-pepper"] = "salt-and-pepper"
     amount: Share
     seed: NoiseSeed
@@ -140,6 +148,8 @@ class Compress(Step):
 
 
 class SimulatedJpeg(Step):
+    """The JPEG of the published pipelines, quality 1..100."""
+
     operation: Literal["simulated-jpeg"] = "simulated-jpeg"
     quality: Annotated[float, Field(ge=1, lt=100)]
 
@@ -164,6 +174,8 @@ class Rain(Step):
 
 
 class LowLight(Step):
+    """Darkening gain * x^gamma."""
+
     operation: Literal["low-light"] = "low-light"
     gamma: Annotated[float, Field(gt=0, le=20)]
     gain: Share
@@ -228,6 +240,7 @@ class Recipe(BaseModel):
     steps: tuple[AnyStep, ...]
 
     def apply(self, picture: Tensor) -> Tensor:
+        """The picture [1, 3, H, W] in 0..1 after every step."""
         for step in self.steps:
             picture = step.apply(picture)
         return picture

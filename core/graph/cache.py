@@ -21,9 +21,11 @@ class Entry:
 class Cache(Protocol):
     """Results by signature."""
 
-    def get(self, signature: str) -> Entry | None: ...
+    def get(self, signature: str) -> Entry | None:
+        """The entry of a node with that signature, or None."""
 
-    def put(self, signature: str, entry: Entry) -> None: ...
+    def put(self, signature: str, entry: Entry) -> None:
+        """Keep the entry of a node with that signature."""
 
     def begin(self, signatures: set[str]) -> None:
         """A run starts, whose prompt has these signatures."""

@@ -25,22 +25,29 @@ class NodeFailure:
 class Events(Protocol):
     """Called on the thread of the run. `running_node()` tells more about the node while any of these is called for one."""
 
-    def execution_start(self) -> None: ...
+    def execution_start(self) -> None:
+        """A prompt begins."""
 
-    def execution_cached(self, nodes: list[str]) -> None: ...
+    def execution_cached(self, nodes: list[str]) -> None:
+        """These nodes keep what they gave before."""
 
-    def executing(self, node: str) -> None: ...
+    def executing(self, node: str) -> None:
+        """The node begins."""
 
-    def executed(self, node: str, ui: dict[str, list[Any]]) -> None: ...
+    def executed(self, node: str, ui: dict[str, list[Any]]) -> None:
+        """The node is done; ui: what it shows."""
 
-    def progress(self, node: str, value: int, total: int, preview: Tensor | None) -> None: ...
+    def progress(self, node: str, value: int, total: int, preview: Tensor | None) -> None:
+        """The node has done `value` of `total`; preview: a picture [H, W, 3] in 0..1."""
 
     def execution_error(self, failure: NodeFailure) -> None:
         """Also for a node that was blocked with a message, after which the run goes on."""
 
-    def execution_interrupted(self, node: str | None) -> None: ...
+    def execution_interrupted(self, node: str | None) -> None:
+        """The person stopped it, while this node ran."""
 
-    def execution_success(self) -> None: ...
+    def execution_success(self) -> None:
+        """Every node is done."""
 
 
 class SilentEvents:
@@ -96,6 +103,7 @@ def running_node() -> RunningNode | None:
 
 @contextmanager
 def running(node: RunningNode) -> Iterator[None]:
+    """Inside the block this is the node that runs."""
     token = _running.set(node)
     try:
         yield

@@ -27,6 +27,7 @@ class Validation:
 
 
 def fault(kind: str, message: str, details: str = "", **extra_info: Any) -> Fault:
+    """A fault in the form that ComfyUI's clients expect."""
     return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
 
 

@@ -16,6 +16,7 @@ def is_link(value: Any) -> TypeGuard[list[Any]]:
 
 
 def unwrapped(value: Any) -> Any:
+    """The value itself where a prompt wraps it, as it does lists."""
     return value[WRAPPED] if isinstance(value, dict) and WRAPPED in value else value
 
 
@@ -63,15 +64,19 @@ class DynamicPrompt:
         self._display: dict[str, str] = {}
 
     def get_node(self, node_id: str) -> Any:
+        """The node of that id; KeyError when there is none."""
         return self._nodes[node_id]
 
     def has_node(self, node_id: str) -> bool:
+        """Whether there is such a node, original or grown."""
         return node_id in self._nodes
 
     def all_node_ids(self) -> set[str]:
+        """Ids of original and grown nodes."""
         return set(self._nodes)
 
     def get_original_prompt(self) -> Mapping[str, Any]:
+        """The prompt as it was sent."""
         return self._original
 
     def add_ephemeral_node(self, node_id: str, node: Mapping[str, Any], parent_id: str, display_id: str) -> None:
@@ -81,6 +86,7 @@ class DynamicPrompt:
         self._display[node_id] = display_id
 
     def is_ephemeral(self, node_id: str) -> bool:
+        """Whether the node grew during the run."""
         return node_id in self._parents
 
     def get_parent_node_id(self, node_id: str) -> str | None:

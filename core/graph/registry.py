@@ -29,6 +29,7 @@ class InputDefinition:
 
     @property
     def lazy(self) -> bool:
+        """Whether the node asks for this input only when it needs it."""
         return bool(self.options.get("lazy"))
 
 
@@ -46,18 +47,22 @@ class Definition:
 
     @cached_property
     def function(self) -> str:
+        """Name of the method that does the work."""
         return str(self.node_class.FUNCTION)
 
     @cached_property
     def is_output(self) -> bool:
+        """Whether a run may end at this node."""
         return bool(getattr(self.node_class, "OUTPUT_NODE", False))
 
     @cached_property
     def is_async(self) -> bool:
+        """Whether its function is a coroutine."""
         return inspect.iscoroutinefunction(getattr(self.node_class, self.function, None))
 
     @cached_property
     def input_is_list(self) -> bool:
+        """Whether it takes lists whole, not value by value."""
         return bool(getattr(self.node_class, "INPUT_IS_LIST", False))
 
     @cached_property
@@ -72,6 +77,7 @@ class Definition:
 
     @cached_property
     def lazy_inputs(self) -> frozenset[str]:
+        """Names of its lazy inputs."""
         return frozenset(name for name, entry in self.inputs.items() if entry.lazy)
 
     @cached_property
@@ -96,9 +102,11 @@ class Registry:
         return class_type in self._classes
 
     def refresh(self) -> None:
+        """Forget what INPUT_TYPES said, since choices may have changed."""
         self._definitions.clear()
 
     def display_name(self, class_type: str) -> str:
+        """The title of a node class, or its id."""
         return self._display_names.get(class_type, class_type)
 
     def definition(self, class_type: str) -> Definition:

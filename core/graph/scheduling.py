@@ -39,9 +39,11 @@ class Schedule:
         return bool(self._waiting_for)
 
     def unfinished(self) -> list[str]:
+        """Nodes that have not run."""
         return list(self._waiting_for)
 
     def waits_for(self, node: str) -> set[str]:
+        """Nodes that must run before this one."""
         return self._waiting_for.get(node, set())
 
     def add(self, root: str) -> None:

@@ -38,6 +38,7 @@ class Scope:
     inner: dict[str, Scope] = field(default_factory=dict)
 
     def execution_id(self, node: UiNode) -> str:
+        """The id that the node has in the prompt."""
         return self.prefix + node.id
 
     def input_name(self, slot: int) -> str:

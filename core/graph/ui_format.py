@@ -56,6 +56,8 @@ class UiLink(BaseModel):
 
 
 class UiInput(BaseModel):
+    """An input socket of a node in the editor's file."""
+
     name: str
     type: SocketType = "*"
     link: Id | None = None
@@ -63,6 +65,8 @@ class UiInput(BaseModel):
 
 
 class UiOutput(BaseModel):
+    """An output socket."""
+
     name: str = ""
     type: SocketType = "*"
 
@@ -77,6 +81,8 @@ class UiProperties(BaseModel):
 
 
 class UiNode(BaseModel):
+    """A node in the editor's file."""
+
     id: Id
     type: str
     title: str | None = None
@@ -94,10 +100,14 @@ class UiNode(BaseModel):
 
 
 class UiDefinitions(BaseModel):
+    """What a file defines for use in its graph."""
+
     subgraphs: Annotated[list[UiSubgraph], BeforeValidator(_without_gaps)] = []
 
 
 class UiGraph(BaseModel):
+    """A graph in the editor's file."""
+
     nodes: Annotated[list[UiNode], BeforeValidator(_without_gaps)]
     links: Annotated[list[UiLink], BeforeValidator(_without_gaps)] = []
     definitions: Annotated[UiDefinitions, BeforeValidator(_or_empty)] = Field(default_factory=UiDefinitions)

@@ -20,9 +20,11 @@ class ValueStore:
         self._held_by: dict[str, list[str]] = {}
 
     def get(self, node_id: str) -> Entry | None:
+        """What the node gave, or None."""
         return self._entries.get(node_id)
 
     def put(self, node_id: str, entry: Entry) -> None:
+        """Keep what the node gave until nobody needs it."""
         self._entries[node_id] = entry
 
     def of_slot(self, node_id: str, slot: int) -> list[Any] | None:

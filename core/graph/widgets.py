@@ -61,6 +61,7 @@ def stored_by_name(node: UiNode, order: list[str]) -> dict[str, Any]:
 
 
 def default_value(entry: InputDefinition) -> Any:
+    """What a widget shows before anybody touches it."""
     if "default" in entry.options:
         return entry.options["default"]
     if entry.choices:

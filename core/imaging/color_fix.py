@@ -72,6 +72,7 @@ def lab_fix(picture: Tensor, reference: Tensor, strength: float = 1.0) -> Tensor
 
 
 def same_size(reference: Tensor, picture: Tensor) -> Tensor:
+    """reference [B, 3, h, w] resized to the picture's sides."""
     return resize(reference, picture.shape[2], picture.shape[3], "bicubic")
 
 

@@ -34,4 +34,5 @@ def write_deep_png(path: Path, samples: NDArray[Any], profile: bytes | None, exi
 
 
 def png_chunk(name: bytes, body: bytes) -> bytes:
+    """Length, name, body and checksum, as the PNG specification lays out a chunk."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

@@ -137,6 +137,7 @@ def profile_tags(icc: bytes) -> dict[bytes, bytes]:
 
 
 def read_xyz(tag: bytes) -> NDArray[np.float64]:
+    """The three s15Fixed16 numbers of an XYZ tag."""
     return np.array(struct.unpack_from(">3i", tag, 8), dtype=np.float64) / 65536
 
 

@@ -136,6 +136,7 @@ def read_samples(path: Path, image: Image.Image) -> tuple[Array, Array | None, B
 
 
 def unit(samples: Array, white: int) -> Array:
+    """Samples over their white as float32 0..1."""
     return np.divide(samples, np.float32(white), dtype=np.float32)
 
 
@@ -147,6 +148,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def alpha_channel(image: Image.Image) -> Image.Image | None:
+    """Alpha as an 8-bit picture of one channel, or None for a picture without transparency."""
     if not image.has_transparency_data:
         return None
     straight = image.convert("LA") if image.mode == "La" else image

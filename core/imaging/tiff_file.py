@@ -36,6 +36,7 @@ def write_tiff(path: Path, samples: NDArray[Any], profile: bytes | None, exif: b
 
 
 def tiff_directory(samples: NDArray[Any], strip_bytes: int, profile: bytes | None, exif: bytes | None) -> ImageFileDirectory_v2:
+    """The entries of a TIFF with these samples [H, W, C], but for where its strips lie."""
     height, width, channels = samples.shape
     directory = ImageFileDirectory_v2(prefix=b"II")
     if exif is not None:

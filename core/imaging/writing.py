@@ -91,6 +91,7 @@ def write_photo(
 
 
 def require_writable(path: Path, overwrite: bool) -> None:
+    """Raise FileAccessError for a folder, an existing file that may not be replaced, and a place that cannot be written."""
     if path.is_dir():
         raise FileAccessError("this is a folder.", where=str(path), way_out="Name a file in it.")
     if path.exists() and not overwrite:
@@ -116,6 +117,7 @@ def one_picture(tensor: Tensor, channels: int, name: str) -> Floats:
 
 
 def require_holdable(path: Path, file_format: FileFormat, depth: BitDepth, size: tuple[int, int]) -> None:
+    """Raise BadValueError or PictureError when the format does not hold that depth or size (width, height)."""
     if depth == 16 and file_format not in DEEP:
         raise BadValueError(f"{file_format} has no 16-bit files here.", where=str(path), way_out="Use png or tiff, or 8 bits.")
     if max(size) > LARGEST_SIDE[file_format]:
@@ -151,6 +153,7 @@ def grey(colour: Floats) -> Floats:
 
 
 def convert(path: Path, colour: Floats, profile: bytes, depth: BitDepth) -> Floats:
+    """sRGB colours [H, W, 3] in 0..1 in the source's own profile. Raises PictureError where that cannot be done exactly."""
     matrix = icc.matrix_profile(profile)
     if matrix is not None:
         return matrix.from_srgb(grey(colour) if matrix.matrix is None else colour)
@@ -166,6 +169,7 @@ def convert(path: Path, colour: Floats, profile: bytes, depth: BitDepth) -> Floa
 
 
 def with_alpha(path: Path, samples: Floats, alpha: Floats, file_format: FileFormat) -> Floats:
+    """Samples [H, W, C] with alpha [H, W, 1] as their last channel. Raises BadValueError for another size or a format without."""
     if alpha.shape[:2] != samples.shape[:2]:
         raise BadValueError(
             f"alpha is {alpha.shape[1]} x {alpha.shape[0]}, the picture {samples.shape[1]} x {samples.shape[0]} pixels.",
@@ -197,6 +201,7 @@ def write_file(path: Path, file_format: FileFormat, job: Job) -> None:
 
 
 def write_png(path: Path, job: Job) -> None:
+    """PNG with profile, EXIF and texts, 8 or 16 bits."""
     texts = PngInfo()
     for name, value in job.metadata.items():
         texts.add_text(name, value)
@@ -207,6 +212,7 @@ def write_png(path: Path, job: Job) -> None:
 
 
 def write_lossy(path: Path, file_format: FileFormat, job: Job) -> None:
+    """JPEG, WebP or AVIF with profile and EXIF."""
     image, quality = pillow_image(job), job.quality
     if file_format == "webp":
         exif = exif_with_workflow(job.exif, job.metadata)
@@ -234,6 +240,7 @@ def in_colour(image: Image.Image) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path, pillow_format: str, profile: bytes | None, exif: bytes | None, **options: Any) -> None:
+    """Pillow's save, with profile and EXIF only where there are some."""
     beside = {"icc_profile": profile, "exif": exif}
     image.save(path, format=pillow_format, **{name: value for name, value in beside.items() if value is not None}, **options)
 

@@ -129,6 +129,7 @@ class Memory:
 
     @classmethod
     def at_start(cls, degraded: Tensor) -> Memory:
+        """Nothing seen yet, and delta 1, which is the degraded latent itself."""
         return cls(None, degraded.new_ones(degraded.shape[0]), [])
 
     def after(self, look: Look | None, x0: Tensor, residuals: list[Tensor], quirks: bool) -> Memory:

@@ -30,6 +30,7 @@ class FeatureTransform(nn.Module):
         self.add = nn.Conv2d(SHARED_WIDTH, channels, 3, padding=1)
 
     def forward(self, degraded: Tensor, preview: Tensor) -> Tensor:
+        """[B, C, h, w] from both halves' features of that shape."""
         shared = self.mlp_shared(degraded)
         return preview * (1 + self.mul(shared)) + self.add(shared)
 

@@ -78,6 +78,7 @@ class Resampler(nn.Module):
         self.layers = nn.ModuleList(ResamplerLayer(config) for _ in range(config.depth))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """[B, Q, output_dim] from image tokens [B, N, embedding_dim]."""
         tokens = self.proj_in(tokens)
         queries = self.latents.expand(tokens.shape[0], -1, -1)
         for layer in self.layers:

@@ -62,10 +62,12 @@ class Kept:
 
     @property
     def planes(self) -> Tensor:
+        """The activation [C, H, W]."""
         return self.storage[: self.channels]
 
     @property
     def bytes(self) -> int:
+        """Of the whole storage."""
         return self.storage.numel() * self.storage.element_size()
 
 

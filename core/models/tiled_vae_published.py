@@ -51,6 +51,7 @@ class Box:
         return planes[:, :, self.y1 : self.y2, self.x1 : self.x2]
 
     def scaled(self, up: int, down: int) -> Box:
+        """The same box where a side is up / down as long, rounded down."""
         return Box(*(side * up // down for side in (self.x1, self.x2, self.y1, self.y2)))
 
     def relative_to(self, other: Box) -> Box:

@@ -41,6 +41,7 @@ class Convolution:
 
     @property
     def downsamples(self) -> bool:
+        """Whether what comes out has half the side."""
         return self.conv.stride[0] == 2
 
     @property
@@ -72,6 +73,7 @@ class SelfAttention:
 
     @property
     def norm(self) -> nn.GroupNorm:
+        """The GroupNorm before the attention."""
         norm: nn.GroupNorm = self.attention.group_norm
         return norm
 

@@ -28,16 +28,19 @@ def with_grain(rng: np.random.Generator, picture: Floats, strength: float) -> Fl
 
 
 def fur_material(rng: np.random.Generator, size: int, palette: Palette) -> Floats:
+    """A furry surface [size, size, 3] in 0..1."""
     tone, _ = fur(rng, size, draw_coat(rng), rng.uniform(0, 2 * np.pi))
     return coloured(rng, tone, palette)
 
 
 def foliage_material(rng: np.random.Generator, size: int, palette: Palette) -> Floats:
+    """Leaves and grass [size, size, 3] in 0..1."""
     tone, mix, _ = foliage(rng, size, float(np.exp(rng.uniform(np.log(5), np.log(30)))))
     return coloured(rng, tone, palette, mix)
 
 
 def surface_material(rng: np.random.Generator, size: int, palette: Palette) -> Floats:
+    """A textured surface [size, size, 3] in 0..1, grainy sometimes."""
     tone = draw_texture(rng, size)
     if rng.random() < 0.3:
         tone = 0.5 + 0.7 * (tone - 0.5 + draw_texture(rng, size) - 0.5)
