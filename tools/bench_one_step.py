@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -104,51 +105,50 @@ class TsdSr:
         return base, adapter, prompt, torch.randn(1, self.config["in_channels"], self.side, self.side)
 
 
+class Folding(ABC):
+    """A method without adapters: all that we do differently is to fold its constants."""
+
+    @abstractmethod
+    def drawn(self) -> tuple[gendr.GenDR | instarevive.InstaRevive, nn.Module, Tensor]:
+        """The method with random weights, its network, and a latent."""
+
+    def published(self) -> Running:
+        method, network, latent = self.drawn()
+        return Running(network, torch.inference_mode()(lambda: method(latent)))
+
+    def ours(self) -> Running:
+        method, network, latent = self.drawn()
+        method.fold()
+        return Running(network, lambda: method.restore_latent(latent, None))
+
+
 @dataclass(frozen=True)
-class GenDR:
+class GenDR(Folding):
     """The U-Net of that configuration on a latent of side x side and a prompt of 77 tokens."""
 
     config: dict[str, Any]
     side: int
 
-    def published(self) -> Running:
-        method, latent = self._drawn()
-        return Running(method.unet, torch.inference_mode()(lambda: method(latent)))
-
-    def ours(self) -> Running:
-        method, latent = self._drawn()
-        method.fold()
-        return Running(method.unet, lambda: method.restore_latent(latent, None))
-
-    def _drawn(self) -> tuple[gendr.GenDR, Tensor]:
+    def drawn(self) -> tuple[gendr.GenDR, nn.Module, Tensor]:
         torch.manual_seed(0)
         unet, prompt = build_unet(self.config), torch.randn(1, 77, self.config["cross_attention_dim"])
         method = gendr.GenDR(unet, prompt, gendr.OneStepConstants()).eval()
-        return method, torch.randn(1, self.config["in_channels"], self.side, self.side)
+        return method, method.unet, torch.randn(1, self.config["in_channels"], self.side, self.side)
 
 
 @dataclass(frozen=True)
-class InstaRevive:
+class InstaRevive(Folding):
     """PixArt's transformer of that configuration on a latent of side x side and a prompt of that length."""
 
     config: dict[str, Any]
     side: int
     tokens: int
 
-    def published(self) -> Running:
-        method, latent = self._drawn()
-        return Running(method.transformer, torch.inference_mode()(lambda: method(latent)))
-
-    def ours(self) -> Running:
-        method, latent = self._drawn()
-        method.fold()
-        return Running(method.transformer, lambda: method.restore_latent(latent, None))
-
-    def _drawn(self) -> tuple[instarevive.InstaRevive, Tensor]:
+    def drawn(self) -> tuple[instarevive.InstaRevive, nn.Module, Tensor]:
         torch.manual_seed(0)
         transformer, prompt = build_pixart(self.config), PromptEmbedding(torch.randn(1, self.tokens, self.config["caption_channels"]))
         method = instarevive.InstaRevive(transformer, prompt, instarevive.OneStepConstants()).eval()
-        return method, torch.randn(1, self.config["in_channels"], self.side, self.side)
+        return method, method.transformer, torch.randn(1, self.config["in_channels"], self.side, self.side)
 
 
 def sd3(layers: int, heads: int, head_width: int, text: int, pooled: int, positions: int) -> dict[str, Any]:
