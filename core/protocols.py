@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import BadValueError
 from .imaging.resize import resize
+from .quality import require_same_size, size_of
 
 PSNR, SSIM = "psnr_y601", "ssim_y601"
 
@@ -81,8 +82,8 @@ class Protocol:
                 picture = resize(picture, sides.compared, sides.compared, "bicubic").clamp(0, 1)
             picture = centre(picture, sides.compared)
             reference = None if reference is None else centre(reference, sides.compared)
-        else:
-            _require_equal(picture, reference)
+        elif reference is not None:
+            require_same_size(picture, reference)
         return eight_bit(picture), None if reference is None else eight_bit(reference)
 
     def _fitting(self, picture: Tensor, reference: Tensor | None) -> Sides:
@@ -95,18 +96,6 @@ class Protocol:
             f"protocol {self.name} compares pictures of {' or '.join(map(str, self.sides))} pixels, this one is {found}.",
             way_out="Cut the test set as the paper does, or choose another protocol.",
         )
-
-
-def _require_equal(picture: Tensor, reference: Tensor | None) -> None:
-    if reference is not None and picture.shape != reference.shape:
-        raise BadValueError(
-            f"the picture is {size_of(picture)} pixels, its reference {size_of(reference)}.", way_out="Compare pictures of one size."
-        )
-
-
-def size_of(picture: Tensor) -> str:
-    """`640 x 480` of [1, 3, 480, 640]."""
-    return f"{picture.shape[-1]} x {picture.shape[-2]}"
 
 
 def centre(picture: Tensor, side: int) -> Tensor:

@@ -284,11 +284,8 @@ def parse_metrics(text: str, has_reference: bool) -> list[str]:
 
 def measure(picture: Tensor, reference: Tensor | None, names: Sequence[str]) -> dict[str, float]:
     """Name -> value of one picture [1, 3, H, W] in 0..1 against a reference of the same shape. Raises BadValueError."""
-    if reference is not None and reference.shape != picture.shape:
-        raise BadValueError(
-            f"the picture is {picture.shape[3]} x {picture.shape[2]} pixels, its reference {reference.shape[3]} x {reference.shape[2]}.",
-            way_out="Compare pictures of one size.",
-        )
+    if reference is not None:
+        require_same_size(picture, reference)
     values = {}
     for name in names:
         metric = find_metric(name)
@@ -296,6 +293,19 @@ def measure(picture: Tensor, reference: Tensor | None, names: Sequence[str]) -> 
             raise BadValueError(f"{name} compares with a reference and none is given.", way_out="Give a reference, or other metrics.")
         values[name] = metric.function(picture, reference) if metric.needs_reference else metric.function(picture)
     return values
+
+
+def size_of(picture: Tensor) -> str:
+    """`640 x 480` of [1, 3, 480, 640]."""
+    return f"{picture.shape[-1]} x {picture.shape[-2]}"
+
+
+def require_same_size(picture: Tensor, reference: Tensor) -> None:
+    """Raise BadValueError for pictures [1, 3, H, W] of two sizes."""
+    if picture.shape != reference.shape:
+        raise BadValueError(
+            f"the picture is {size_of(picture)} pixels, its reference {size_of(reference)}.", way_out="Compare pictures of one size."
+        )
 
 
 def require_side(name: str, picture: Tensor, smallest: int) -> None:

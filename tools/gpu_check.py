@@ -249,9 +249,7 @@ def speed(bench: Bench, page: Page, dtype: torch.dtype) -> None:
     small, large = bench.sides
     for name in READERS:
         generator = bench.generator(name, dtype)
-        for (side, tile), rows in product(
-            ((small, small), (large, small), (large, large)), (1, LocalHost(torch.device("cuda")).micro_batch)
-        ):
+        for (side, tile), rows in product(((small, small), (large, small), (large, large)), ROWS):
             page.row(name, f"{side} x {side}", partial(timed, bench, generator, side, tile, rows))
 
 

@@ -111,6 +111,7 @@ class SaveImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """Sockets and widgets, as ComfyUI's node of this name has them."""
         tooltip = "How the file names begin. May hold subfolders, %width%, %height%, %date:yyyy-MM-dd% and %Node.widget%."
         return {
             "required": {

@@ -60,6 +60,7 @@ class ImageScale:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """Sockets and widgets, as ComfyUI's node of this name has them."""
         side = {"default": 512, "min": 0, "max": LARGEST_SIDE, "step": 1, "tooltip": "Pixels; 0 keeps the aspect."}
         return {
             "required": {

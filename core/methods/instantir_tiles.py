@@ -26,6 +26,7 @@ class TiledInstantIR(InstantIR):
         """The Previewer's noise, blended, and the clean latent that follows."""
 
         def eps_of(windows: Tensor, tiles: Sequence[Tile]) -> Tensor:
+            """What the Previewer sees in windows [T * R, C, h, w]."""
             many = len(tiles)
             return InstantIR.preview(self, windows, timestep.repeat(many), conditions.repeated(many)).eps
 
@@ -37,6 +38,7 @@ class TiledInstantIR(InstantIR):
         stacked = z if steering is None else torch.cat([z, steering.degraded, steering.reference], dim=1)
 
         def eps_of(windows: Tensor, tiles: Sequence[Tile]) -> Tensor:
+            """What the U-Net sees in windows of z [T * R, C, h, w], or of z and what steers it [T * R, 3 C, h, w]."""
             many = len(tiles)
             local = None
             if steering:

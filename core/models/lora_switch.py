@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
 
 class Factors(NamedTuple):
@@ -37,12 +36,9 @@ class LoraSwitch:
         layers = {name: _layer(networks, name) for name in factors}
         self._layers = list(layers.values()) if merged else []
         self._others = [_merged(layers[name].weight, pair, scale) for name, pair in factors.items()] if merged else []
-        self._hooks = [] if merged else [self._hooked(layers[name], pair, scale) for name, pair in factors.items()]
-
-    def remove(self) -> None:
-        """Leave the networks as they were found."""
-        for hook in self._hooks:
-            hook.remove()
+        if not merged:
+            for name, pair in factors.items():
+                self._add_hook(layers[name], pair, scale)
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -58,13 +54,13 @@ class LoraSwitch:
         for index, layer in enumerate(self._layers):
             layer.weight.data, self._others[index] = self._others[index], layer.weight.data
 
-    def _hooked(self, layer: Layer, pair: Factors, scale: float) -> RemovableHandle:
+    def _add_hook(self, layer: Layer, pair: Factors, scale: float) -> None:
         first, second = (factor.to(layer.weight) for factor in pair)
 
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             return output + scale * _product(layer, inputs[0], first, second) if self._enabled else output
 
-        return layer.register_forward_hook(add)
+        layer.register_forward_hook(add)
 
 
 def _layer(networks: nn.Module, name: str) -> Layer:

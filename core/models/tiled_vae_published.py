@@ -110,6 +110,7 @@ class _SynchronisedTiles:
     def convolve(
         self, x: list[Tensor], layer: Convolution, added: list[Tensor] | None = None, shortcut: nn.Conv2d | None = None
     ) -> list[Tensor]:
+        """The convolution of every tile, its zero padding at the tile's own sides, normed together with the others."""
         active = x if layer.norm is None else [F.silu(tile) for tile in _normalise_together(x, layer.norm)]
         convolved = [run_model(apply_convolution, tile, layer=layer) for tile in active]
         if added is None:
@@ -118,6 +119,7 @@ class _SynchronisedTiles:
         return [one + other for one, other in zip(kept, convolved, strict=True)]
 
     def attend(self, x: list[Tensor], layer: SelfAttention) -> list[Tensor]:
+        """Every tile attends to itself alone."""
         results = []
         for tile, normalised in zip(x, _normalise_together(x, layer.norm), strict=True):
             tokens = normalised.flatten(2).transpose(1, 2)

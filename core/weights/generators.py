@@ -14,7 +14,7 @@ from ..runtime import DTYPES, current_host
 from . import embedded, gendr, instarevive, tsd_sr
 from .empty import EmptyMethod
 from .families import Shapes
-from .locations import find_files, find_pickle, find_weights
+from .locations import find_files, find_weights, published_or_embedded
 from .options import LoadOptions
 
 log = logging.getLogger("kintsugi")
@@ -67,12 +67,7 @@ def load_generator(method: str, weights: str = "auto", dtype: str = "auto", opti
 
 def _student_file(method: str, weights: str) -> Path:
     if weights == "auto":
-        published = READERS[method].published
-        weights = published if published in find_files("kintsugi") else "embedded"
-        pickle = find_pickle("kintsugi", published) if weights == "embedded" else None
-        if pickle:
-            log.warning("%s is a pickle, which is not loaded: kintsugi convert %s %s", pickle, pickle, pickle.with_suffix(".safetensors"))
-        log.info("Weights of %s: %s.", method, "the small embedded ones" if weights == "embedded" else weights)
+        weights = published_or_embedded(method, READERS[method].published)
     if weights != "embedded":
         return find_weights("kintsugi", weights)
     chosen = embedded.GENERATORS[method]

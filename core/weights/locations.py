@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from typing import Any
 from ..errors import FileAccessError, WeightsError
 from ..folders import Folders
 from ..runtime import current_host
+
+log = logging.getLogger("kintsugi")
 
 KINDS = ("checkpoints", "diffusion_models", "diffusers", "vae", "loras", "clip_vision", "text_encoders", "kintsugi")
 SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
@@ -55,6 +58,17 @@ def find_weights(kind: str, name: str) -> Path:
         f"no weights named {name!r} of kind {kind!r}, searched {searched}.",
         way_out="Put the file there, choose `embedded`, or see `kintsugi models list`.",
     )
+
+
+def published_or_embedded(what: str, published: str) -> str:
+    """What `auto` means: the published file of `kintsugi` where it is there, else `embedded`; the log says which, and warns of a
+    pickle in its place."""
+    weights = published if published in find_files("kintsugi") else "embedded"
+    pickle = find_pickle("kintsugi", published) if weights == "embedded" else None
+    if pickle:
+        log.warning("%s is a pickle, which is not loaded: kintsugi convert %s %s", pickle, pickle, pickle.with_suffix(".safetensors"))
+    log.info("Weights of %s: %s.", what, "the small embedded ones" if weights == "embedded" else weights)
+    return weights
 
 
 def find_pickle(kind: str, name: str) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from ..models.swinir import SwinIR, SwinIRConfig, derived_shapes
 from ..runtime import DTYPES, current_host
 from . import embedded
 from .configs import shipped_config
-from .files import NetworkFile, build_network, read_weights, require_exact
-from .locations import find_files, find_weights
-
-log = logging.getLogger("kintsugi")
+from .files import NetworkFile, build_network, require_exact
+from .locations import find_files, find_weights, published_or_embedded
+from .students import read_student
 
 KIND = "swinir"
 FOLDER = "swinir"
@@ -32,8 +30,7 @@ def load_swinir(weights: str = "auto", dtype: str = "auto") -> PreRestorer:
     """The restorer on the host's device. weights: a name of swinir_choices(); `auto` is the published general one where it is
     there, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16. Raises WeightsError."""
     if weights == "auto":
-        weights = PUBLISHED if PUBLISHED in find_files("kintsugi") else "embedded"
-        log.info("Weights of the pre-restorer: %s.", "the small embedded ones" if weights == "embedded" else weights)
+        weights = published_or_embedded("the pre-restorer", PUBLISHED)
     path = embedded.SWINIR if weights == "embedded" else find_weights("kintsugi", weights)
     restorer = read_swinir(path)
     return replace(restorer, network=place(restorer.network, DTYPES.get(dtype, current_host().dtype)))
@@ -41,13 +38,11 @@ def load_swinir(weights: str = "auto", dtype: str = "auto") -> PreRestorer:
 
 def read_swinir(path: Path) -> PreRestorer:
     """The restorer in a file, float32: bare tensors of the published size, or ours with a configuration in the metadata."""
-    tensors, content = read_weights(path)
-    if content.get("kind", KIND) != KIND:
-        raise WeightsError(f"holds {content['kind']}, not {KIND}.", where=str(path), way_out="Choose a file of a coarse restorer.")
+    file = read_student(path, KIND)
     # The general restorer was saved by a data-parallel wrapper.
-    bare = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    network = swinir_of(NetworkFile(bare, content.get(KIND) or shipped_config(KIND), str(path)))
-    return PreRestorer(network, content.get("border", 0))
+    bare = {name.removeprefix("module."): tensor for name, tensor in file.tensors.items()}
+    network = swinir_of(NetworkFile(bare, file.config.get(KIND) or shipped_config(KIND), file.where))
+    return PreRestorer(network, file.config.get("border", 0))
 
 
 def swinir_of(file: NetworkFile) -> SwinIR:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...core.errors import KintsugiError, MissingPackageError
 from ...core.imaging.writing import write_photo
-from ...core.protocols import Column, Protocol, size_of
-from ...core.quality import find_metric, measure_folders, pyiqa_model
+from ...core.protocols import Column, Protocol
+from ...core.quality import find_metric, measure_folders, pyiqa_model, size_of
 from ...core.runtime import current_host
 from .score import error_about, files_to_score, mean_scores, planes, reference_of
 

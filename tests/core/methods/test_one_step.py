@@ -188,7 +188,8 @@ def test_a_prompt_without_text_encoders_is_refused_and_an_empty_one_changes_noth
         generator.with_prompt("a photo of a cat")
     tokens = torch.randn(1, 3, 8)
     told = replace(generator, prior=replace(generator.prior, prompt_encoder=lambda text: PromptEmbedding(tokens)))
-    assert torch.equal(told.with_prompt("a cat").method.prompt, tokens)  # type: ignore[attr-defined]
+    method = told.with_prompt("a cat").method
+    assert isinstance(method, GenDR) and torch.equal(method.prompt, tokens)
 
 
 def test_input_pictures_are_not_changed(generator: Generator) -> None:
