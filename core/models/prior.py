@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from ..diffusion import NoiseSchedule
 from ..errors import BadValueError
 from .codec import LatentCodec
+from .offload import Offload
 from .prompt import PromptEmbedding, PromptEncoder
 
 
 @dataclass(frozen=True)
 class Prior:
-    """family: `mini`, sd3, sd21-vae16, pixart-alpha ...; codec: the VAE with the numbers of its latents.
+    """family: `mini`, sd3, sd21-vae16, pixart-alpha, sdxl ...; codec: the VAE with the numbers of its latents.
 
-    denoiser: reads the family's network at its first call and keeps it; None where only latents are wanted.
+    denoiser: reads the family's network at its first call and keeps it; None where only latents are wanted. schedule: what the
+    denoiser was trained with; None where a one-step method brings its own. dtype, offload: how the denoiser computes and where its
+    weights wait.
     """
 
     family: str
     codec: LatentCodec
     denoiser: Callable[[], nn.Module] | None = None
     prompt_encoder: PromptEncoder | None = None
+    schedule: NoiseSchedule | None = None
+    dtype: torch.dtype = torch.float32
+    offload: Offload = "none"
 
     def encode_prompt(self, text: str) -> PromptEmbedding:
         """The embedding of a prompt. Raises BadValueError when the prior came without text encoders."""
