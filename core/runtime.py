@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,11 +23,15 @@ log = logging.getLogger("kintsugi")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+# Makes a picture [H, W, 3] in 0..1, at some cost.
+MakesPicture = Callable[[], Tensor]
+
+
 class Progress(Protocol):
     """A bar of known length. Advancing also looks whether the person cancelled (raises Interrupted)."""
 
-    def advance(self, steps: int = 1, preview: Tensor | None = None) -> None:
-        """preview: a picture [H, W, 3] in 0..1, shown where the host can show one."""
+    def advance(self, steps: int = 1, preview: MakesPicture | None = None) -> None:
+        """preview: asked for its picture only where the host can show one."""
 
 
 class Host(Protocol):
@@ -55,7 +59,7 @@ class SilentProgress:
     def __init__(self, check_interrupted: Callable[[], None]) -> None:
         self._check = check_interrupted
 
-    def advance(self, steps: int = 1, preview: Tensor | None = None) -> None:
+    def advance(self, steps: int = 1, preview: MakesPicture | None = None) -> None:
         """Looks whether the person cancelled, and shows nothing."""
         self._check()
 
@@ -160,7 +164,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def with_smaller_tiles(run: Callable[[int], Tensor], tile: int, minimum: int) -> Tensor:
+Result = TypeVar("Result")
+
+
+def with_smaller_tiles(run: Callable[[int], Result], tile: int, minimum: int) -> Result:
     """run(tile), and on out-of-memory again with half the tile, down to `minimum` (pixels or latent pixels).
 
     Raises OutOfMemoryError when the smallest tile does not fit either.

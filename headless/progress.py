@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
-    from torch import Tensor
 
-    from ..core.runtime import Progress
+    from ..core.runtime import MakesPicture, Progress
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -58,7 +57,7 @@ class StepBar:
         self._bars, self._check, self._left = bars, check_interrupted, total
         self._task: TaskID = bars.add_task(label, total=total)
 
-    def advance(self, steps: int = 1, preview: Tensor | None = None) -> None:
+    def advance(self, steps: int = 1, preview: MakesPicture | None = None) -> None:
         self._check()
         self._left -= steps
         self._bars.advance(self._task, steps)
@@ -73,7 +72,7 @@ class StepLines:
         self._total, self._label, self._check = total, label, check_interrupted
         self._done, self._last = 0, time.monotonic()
 
-    def advance(self, steps: int = 1, preview: Tensor | None = None) -> None:
+    def advance(self, steps: int = 1, preview: MakesPicture | None = None) -> None:
         self._check()
         self._done += steps
         if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.folders import Folders
-from ..core.runtime import LocalHost, Progress, best_dtype, set_default_host
+from ..core.runtime import LocalHost, MakesPicture, Progress, best_dtype, set_default_host
 
 log = logging.getLogger("kintsugi")
 
@@ -80,10 +80,10 @@ class ComfyProgress:
         self._total, self._done, self._host = total, 0, host
         self._bar = importlib.import_module("comfy.utils").ProgressBar(total)
 
-    def advance(self, steps: int = 1, preview: Tensor | None = None) -> None:
+    def advance(self, steps: int = 1, preview: MakesPicture | None = None) -> None:
         self._host.check_interrupted()
         self._done += steps
-        shown = None if preview is None else ("JPEG", preview_picture(preview), PREVIEW_SIDE)
+        shown = None if preview is None else ("JPEG", preview_picture(preview()), PREVIEW_SIDE)
         self._bar.update_absolute(self._done, self._total, shown)
 
 

@@ -94,7 +94,7 @@ def test_progress_moves_comfyuis_bar_and_shows_the_preview(comfyui: dict[str, Mo
     comfy_host.install_when_inside_comfyui()
     progress = runtime.current_host().progress(3, "Steps")
     progress.advance()
-    progress.advance(2, preview=torch.full((4, 6, 3), 0.5))
+    progress.advance(2, preview=lambda: torch.full((4, 6, 3), 0.5))
     (first, second) = progress._bar.calls  # type: ignore[attr-defined]
     assert first == (1, 3, None)
     assert second[:2] == (3, 3)
