@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -14,10 +13,8 @@ from ..runtime import DTYPES, current_host
 from . import embedded, gendr, instarevive, tsd_sr
 from .empty import EmptyMethod
 from .families import Shapes
-from .locations import find_files, find_weights, published_or_embedded
+from .locations import chosen_file, find_files
 from .options import LoadOptions
-
-log = logging.getLogger("kintsugi")
 
 
 @dataclass(frozen=True)
@@ -62,15 +59,5 @@ def load_generator(method: str, weights: str = "auto", dtype: str = "auto", opti
     if method not in READERS:
         raise BadValueError(f"there is no one-step method {method!r}.", way_out=f"Known: {', '.join(METHODS)}.")
     chosen = replace(options or LoadOptions(), dtype=DTYPES.get(dtype, current_host().dtype))
-    return READERS[method].read(_student_file(method, weights), chosen)
-
-
-def _student_file(method: str, weights: str) -> Path:
-    if weights == "auto":
-        weights = published_or_embedded(method, READERS[method].published)
-    if weights != "embedded":
-        return find_weights("kintsugi", weights)
-    chosen = embedded.GENERATORS[method]
-    if chosen.stem.startswith("untrained"):
-        log.warning("The embedded weights of %s are untrained: they only show that it runs, and restore nothing.", method)
-    return chosen
+    student = chosen_file(method, weights, READERS[method].published, embedded.GENERATORS[method])
+    return READERS[method].read(student, chosen)

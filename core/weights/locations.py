@@ -60,9 +60,25 @@ def find_weights(kind: str, name: str) -> Path:
     )
 
 
-def published_or_embedded(what: str, published: str) -> str:
-    """What `auto` means: the published file of `kintsugi` where it is there, else `embedded`; the log says which, and warns of a
-    pickle in its place."""
+def chosen_file(what: str, weights: str, published: str, embedded: Path) -> Path:
+    """The file that a choice of weights means: `auto` (the published file of `kintsugi` where it is there, else the embedded one),
+    `embedded`, or a file of `kintsugi` by name. The log says what `auto` took, and warns of stand-ins. Raises WeightsError."""
+    if weights == "auto":
+        weights = _published_or_embedded(what, published)
+    if weights != "embedded":
+        return find_weights("kintsugi", weights)
+    warn_of_stand_in(what, embedded)
+    return embedded
+
+
+def warn_of_stand_in(what: str, embedded: Path) -> None:
+    """Say in the log when that embedded file is an untrained one."""
+    if embedded.stem.startswith("untrained"):
+        log.warning("The embedded weights of %s are untrained: they only show that it runs, and restore nothing.", what)
+
+
+def _published_or_embedded(what: str, published: str) -> str:
+    """Warns of a pickle in the place of the published file."""
     weights = published if published in find_files("kintsugi") else "embedded"
     pickle = find_pickle("kintsugi", published) if weights == "embedded" else None
     if pickle:

@@ -13,7 +13,7 @@ from ..runtime import DTYPES, current_host
 from . import embedded
 from .configs import shipped_config
 from .files import NetworkFile, build_network, require_exact
-from .locations import find_files, find_weights, published_or_embedded
+from .locations import chosen_file, find_files
 from .students import read_student
 
 KIND = "swinir"
@@ -29,10 +29,7 @@ def swinir_choices() -> list[str]:
 def load_swinir(weights: str = "auto", dtype: str = "auto") -> PreRestorer:
     """The restorer on the host's device. weights: a name of swinir_choices(); `auto` is the published general one where it is
     there, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16. Raises WeightsError."""
-    if weights == "auto":
-        weights = published_or_embedded("the pre-restorer", PUBLISHED)
-    path = embedded.SWINIR if weights == "embedded" else find_weights("kintsugi", weights)
-    restorer = read_swinir(path)
+    restorer = read_swinir(chosen_file("the pre-restorer", weights, PUBLISHED, embedded.SWINIR))
     return replace(restorer, network=place(restorer.network, DTYPES.get(dtype, current_host().dtype)))
 
 
