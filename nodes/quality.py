@@ -9,13 +9,14 @@ from torch import Tensor
 
 from ..core.errors import BadValueError
 from ..core.file_names import next_file_names
+from ..core.imaging.contact_sheet import contact_sheet
 from ..core.imaging.resize import resize
 from ..core.imaging.writing import write_photo
 from ..core.picture_files import shown
 from ..core.quality import METRICS, PYIQA_PREFIX, find_metric, measure, parse_metrics
 from ..core.runtime import current_host
 from .photo import workflow_texts
-from .sockets import InputTypes, socket, text
+from .sockets import InputTypes, integer, socket, text
 
 CATEGORY = "image/restoration/quality"
 
@@ -95,6 +96,28 @@ class KintsugiCompare:
         return {"ui": {"images": entries, "kintsugi_compare": entries}}
 
 
+class KintsugiContactSheet:
+    DISPLAY_NAME = "Contact Sheet"
+    DESCRIPTION = "Put the pictures of a batch side by side on one sheet, row by row."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["grid", "image grid", "tile batch", "montage", "previews over time"]
+    RETURN_TYPES, RETURN_NAMES, FUNCTION = ("IMAGE",), ("sheet",), "lay_out"
+    OUTPUT_TOOLTIPS = ("The sheet, a single picture; free places are white.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
+        return {
+            "required": {
+                "image": socket("IMAGE", "The pictures, a batch of one size."),
+                "columns": integer(5, 1, 64, "How many pictures stand in a row; fewer pictures make a shorter row."),
+                "gap": integer(8, 0, 256, "White pixels between neighbours."),
+            }
+        }
+
+    def lay_out(self, image: Tensor, columns: int, gap: int) -> tuple[Tensor]:
+        return (contact_sheet(image, columns, gap),)
+
+
 def planes(picture: Tensor) -> Tensor:
     """[H, W, C] -> [1, 3, H, W]."""
     return picture[..., :3].movedim(2, 0)[None]
@@ -116,4 +139,4 @@ def numbered(lines: list[str]) -> list[str]:
     return [f"{index}: {line}" for index, line in enumerate(lines, 1)]
 
 
-NODES: tuple[type, ...] = (KintsugiMeasureQuality, KintsugiCompare)
+NODES: tuple[type, ...] = (KintsugiMeasureQuality, KintsugiCompare, KintsugiContactSheet)
