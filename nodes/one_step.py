@@ -186,11 +186,19 @@ class KintsugiEncode:
                 "image": socket("IMAGE", "Pictures of any size; sides grow to whole latent pixels by reflection."),
                 "tile": tile_size(),
             },
-            "optional": {"tiling": tiling()},
+            "optional": {
+                "tiling": tiling(),
+                "posterior": choice(
+                    list(POSTERIORS), "mean", "The VAE's best guess (mean), or drawn around it by the seed (sample).", advanced=True
+                ),
+                "seed": seed("For posterior sample alone: same seed, same latent. Picture i of a batch uses seed + i.", advanced=True),
+            },
         }
 
-    def encode(self, prior: Prior, image: Tensor, tile: int, tiling: Mode = "auto") -> tuple[Latent]:
-        return ({"samples": encode_picture(prior, image, tile, tiling)},)
+    def encode(
+        self, prior: Prior, image: Tensor, tile: int, tiling: Mode = "auto", posterior: Posterior = "mean", seed: int = 0
+    ) -> tuple[Latent]:
+        return ({"samples": encode_picture(prior, image, tile, tiling, seed if posterior == "sample" else None)},)
 
 
 class KintsugiDecode:

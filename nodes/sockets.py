@@ -44,5 +44,5 @@ def text(default: str, tooltip: str, multiline: bool = False, **options: Any) ->
     return "STRING", {"default": default, "multiline": multiline, "tooltip": tooltip, **options}
 
 
-def seed(tooltip: str = "Same seed, same picture. Picture i of a batch uses seed + i.") -> InputSpec:
-    return integer(0, 0, LARGEST_SEED, tooltip, control_after_generate=True)
+def seed(tooltip: str = "Same seed, same picture. Picture i of a batch uses seed + i.", **options: Any) -> InputSpec:
+    return integer(0, 0, LARGEST_SEED, tooltip, control_after_generate=True, **options)

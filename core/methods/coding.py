@@ -14,6 +14,7 @@ from ..models.prior import Prior
 from ..models.tiled_vae_exact import plan_exact, run_exact
 from ..models.tiled_vae_streamed import run_streamed
 from ..models.vae_layers import Coder, decoder_of, encoder_of
+from ..randomness import draw_noise, picture_generators
 from ..runtime import available_ram, log, require_finite, with_smaller_tiles
 
 # exact: the result of the whole picture; its activations lie in main memory. streamed: neither that nor this.
@@ -28,22 +29,25 @@ EXACT_PIXELS = 2**24
 SHARE_OF_RAM = 0.75
 
 
-def encode_picture(prior: Prior, pictures: Tensor, tile: int, mode: Mode = "auto") -> Tensor:
+def encode_picture(prior: Prior, pictures: Tensor, tile: int, mode: Mode = "auto", seed: int | None = None) -> Tensor:
     """Scaled latent [B, C, h, w] of pictures [B, H, W, 3] in 0..1; sides grow to whole latent pixels by reflection.
 
-    tile: pixels per tile side, and mode: how the tiles come together, for pictures that do not fit one; the posterior's mode is
-    taken. Raises OutOfMemoryError when the smallest tile, or the activations of `exact`, do not fit the memory.
+    tile: pixels per tile side, and mode: how the tiles come together, for pictures that do not fit one. seed: sample the VAE's
+    posterior, picture i with seed + i; None takes its mean. Raises OutOfMemoryError when the smallest tile, or the activations
+    of `exact`, do not fit the memory.
     """
     require_finite(pictures, "The picture")
     codec = prior.codec
     planes = pad_to_multiple(pictures.permute(0, 3, 1, 2), codec.downscale)
     height, width = planes.shape[-2:]
+    shape = (codec.channels, height // codec.downscale, width // codec.downscale)
+    noise = None if seed is None else draw_noise(picture_generators(seed, planes.shape[0]), shape)
 
     def whole() -> Tensor:
-        return codec.encode(planes).clone()  # No inference tensor: who gets it may write to it.
+        return codec.encode(planes, noise).clone()  # No inference tensor: who gets it may write to it.
 
     def tiled(size: int) -> Tensor:
-        return codec.latent_of(_in_tiles(encoder_of(codec.vae), as_pixels(planes), size, mode, "Encoding", height * width))
+        return codec.latent_of(_in_tiles(encoder_of(codec.vae), as_pixels(planes), size, mode, "Encoding", height * width), noise)
 
     return _whole_or_tiled(whole, tiled, max(height, width), tile)
 

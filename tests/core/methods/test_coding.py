@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from kintsugi.core.errors import BadValueError, Interrupted, OutOfMemoryError
+from kintsugi.core.imaging.padding import pad_to_multiple
 from kintsugi.core.methods import coding
 from kintsugi.core.methods.coding import Mode, decode_latent, encode_picture
-from kintsugi.core.models.codec import LatentCodec
+from kintsugi.core.models.codec import LatentCodec, as_pixels
 from kintsugi.core.models.mini import build_vae, vae_config
 from kintsugi.core.models.prior import Prior
 from kintsugi.core.models.vae_layers import encoder_of
+from kintsugi.core.randomness import draw_noise, picture_generators
 from kintsugi.core.runtime import LocalHost, Progress, SilentProgress, using_host
 from torch import Tensor, nn
 
@@ -89,6 +92,22 @@ def test_pictures_of_a_batch_do_not_know_of_each_other(prior: Prior, picture: Te
     together = encode_picture(prior, picture, 64, mode)
     for index in range(2):
         assert torch.equal(together[index : index + 1], encode_picture(prior, picture[index : index + 1], 64, mode))
+
+
+@pytest.mark.parametrize("tile", [64, 512])
+def test_the_posterior_is_sampled_by_the_seed_alone(prior: Prior, picture: Tensor, tile: int) -> None:
+    mean, sample = encode_picture(prior, picture, tile), encode_picture(prior, picture, tile, seed=5)
+    assert torch.equal(sample, encode_picture(prior, picture, tile, seed=5))
+    assert torch.equal(sample[1:], encode_picture(prior, picture[1:], tile, seed=6))
+    deviation = torch.exp(0.5 * posterior(prior, picture).logvar) * prior.codec.vae.config.scaling_factor
+    noise = draw_noise(picture_generators(5, 2), mean.shape[1:])
+    assert torch.allclose(sample, mean + deviation * noise, atol=1e-4 * float(mean.abs().max()))
+
+
+def posterior(prior: Prior, picture: Tensor) -> Any:
+    planes = as_pixels(pad_to_multiple(picture.permute(0, 3, 1, 2), prior.codec.downscale))
+    with torch.inference_mode():
+        return prior.codec.vae.encode(planes).latent_dist
 
 
 @pytest.fixture
