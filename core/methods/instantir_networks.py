@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,31 +17,27 @@ from ..runtime import run_model
 SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0
 
 
-@dataclass(frozen=True)
-class Conditions:
+class Conditions(NamedTuple):
     """What steers every call, R rows: the B pictures, or under guidance the unconditional rows before the conditional ones.
 
-    text_keys: of InstantUNet.text_keys(); pooled [R, P]; size_ids [R, 6]; tokens and preview_tokens [R, Q, D]: the Resampler's,
-    with the Previewer's adapter off and on.
+    pooled [R, P]; size_ids [R, 6]; text [R, L, D] and text_keys [R, F]: the prompt's tokens and what InstantUNet makes of them;
+    image_keys and preview_keys [R, G]: what it makes of the image tokens with the Previewer's adapter off and on.
     """
 
-    text_keys: list[Tensor]
     pooled: Tensor
     size_ids: Tensor
-    tokens: Tensor
-    preview_tokens: Tensor
+    text: Tensor
+    text_keys: Tensor
+    image_keys: Tensor
+    preview_keys: Tensor
 
     def last(self, rows: int) -> Conditions:
         """Those of the last rows alone: of the conditional half."""
-        return self._each(lambda part: part[-rows:])
+        return Conditions(*(part[-rows:] for part in self))
 
     def repeated(self, times: int) -> Conditions:
         """The same rows once for each of several tiles."""
-        return self._each(lambda part: part.repeat(times, *[1] * (part.ndim - 1)))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Conditions:
-        parts = (self.pooled, self.size_ids, self.tokens, self.preview_tokens)
-        return Conditions([change(keys) for keys in self.text_keys], *map(change, parts))
+        return Conditions(*(torch.cat([part] * times) for part in self))
 
 
 class Steering(NamedTuple):
@@ -76,32 +71,36 @@ def single_step(schedule: NoiseSchedule, z: Tensor, prediction: Tensor, timestep
 
 @dataclass(frozen=True)
 class InstantIR:
-    """The three networks. schedule: SDXL's, whose noise and signal tables the timesteps index."""
+    """The three networks. aggregator: None where nothing but preview() is asked; schedule: SDXL's, whose noise and signal tables
+    the timesteps index. Latents and conditions lie on the host's device."""
 
     unet: InstantUNet
     previewer: LoraSwitch
-    aggregator: Aggregator
+    aggregator: Aggregator | None
     schedule: NoiseSchedule
 
     def preview(self, z: Tensor, timestep: Tensor, conditions: Conditions) -> Look:
         """One look ahead from z [R, C, h, w] at timestep [R]."""
         with self.previewer.on():
-            eps = self._predict(z, timestep, conditions, conditions.preview_tokens, [])
+            eps = self._predict(z, timestep, conditions, conditions.preview_keys, [])
         return Look(eps, single_step(self.schedule, z, eps, timestep))
 
     def denoise(self, z: Tensor, timestep: Tensor, conditions: Conditions, steering: Steering | None, residuals: list[Tensor]) -> Denoised:
         """Noise [R, C, h, w] that the U-Net sees in z, steered by what the Aggregator makes of the comparison, or without one by
         these residuals."""
         residuals = residuals if steering is None else self.residuals(steering, timestep, conditions)
-        return Denoised(self._predict(z, timestep, conditions, conditions.tokens, residuals), residuals)
+        return Denoised(self._predict(z, timestep, conditions, conditions.image_keys, residuals), residuals)
 
     @torch.inference_mode()
     def residuals(self, steering: Steering, timestep: Tensor, conditions: Conditions) -> list[Tensor]:
         """The Aggregator's residuals, scaled: the skips', then the middle's."""
         shapes: list[torch.Size] = []
+        aggregator = self.aggregator
+        assert aggregator is not None
 
-        def flat(*inputs: Tensor) -> Tensor:
-            outputs = self.aggregator(*inputs)
+        def flat(degraded: Tensor, reference: Tensor, timestep: Tensor, pooled: Tensor, size_ids: Tensor) -> Tensor:
+            dtype = aggregator.dtype
+            outputs = aggregator(degraded.to(dtype), reference.to(dtype), timestep, pooled.to(dtype), size_ids)
             shapes[:] = [output.shape[1:] for output in outputs]
             return torch.cat([output.flatten(1) for output in outputs], dim=1)
 
@@ -109,5 +108,6 @@ class InstantIR:
         parts = (steering.strength[:, None] * joined).split([shape.numel() for shape in shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    def _predict(self, z: Tensor, timestep: Tensor, conditions: Conditions, tokens: Tensor, residuals: list[Tensor]) -> Tensor:
-        return self.unet.predict(z, timestep, conditions.pooled, conditions.size_ids, tokens, conditions.text_keys, residuals)
+    def _predict(self, z: Tensor, timestep: Tensor, conditions: Conditions, image_keys: Tensor, residuals: list[Tensor]) -> Tensor:
+        pooled, size_ids, text, text_keys, *_ = conditions
+        return self.unet.predict(z, timestep, pooled, size_ids, text, text_keys, image_keys, residuals)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from ..errors import BadValueError
 from .sdxl_embedding import sdxl_embedding
 
 if TYPE_CHECKING:
@@ -82,6 +83,23 @@ class Aggregator(nn.Module):
         residuals = [residual(*self._halves(skip)) for residual, skip in zip(self.controlnet_down_blocks, skips, strict=True)]
         return [*residuals, self.controlnet_mid_block(*self._halves(features))]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in; this layer's weights are never kept in fewer bits."""
+        return self.conv_in.weight.dtype
+
+    def require_fit(self, unet: UNet2DConditionModel) -> None:
+        """Raise BadValueError when the U-Net has other latents, embeddings or features than those this Aggregator was made for."""
+        own = [int(residual[1].out_channels) for residual in (*self.controlnet_down_blocks, self.controlnet_mid_block)]
+        expected = [*skip_channels(unet), unet.config.block_out_channels[-1]]
+        told, wanted = _told(self, own), _told(unet, expected)
+        if told != wanted:
+            raise BadValueError(
+                f"it is made for {told}, the prior has {wanted}.",
+                where="Aggregator",
+                way_out="Load the prior that the Aggregator belongs to: SDXL base for InstantIR's release.",
+            )
+
     def _halves(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What comes from the degraded latent, and what from the reference."""
         degraded, reference = features.chunk(2, dim=self.dimension)
@@ -95,3 +113,8 @@ def skip_channels(unet: UNet2DConditionModel) -> list[int]:
     for level, (width, block) in enumerate(zip(widths, unet.down_blocks, strict=True)):
         channels += [width] * (len(block.resnets) + (level < len(widths) - 1))
     return channels
+
+
+def _told(network: Aggregator | UNet2DConditionModel, features: list[int]) -> str:
+    embedded = (network.add_embedding.linear_1.in_features, network.time_embedding.linear_1.in_features)
+    return f"latents of {network.conv_in.in_channels} channels, embeddings of {embedded} numbers and features of {features} channels"

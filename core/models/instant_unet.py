@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..runtime import run_model
-from .dcp import DCP, ImageContext
-from .sdxl_embedding import sdxl_embedding
+from .dcp import DCP, ImageContext, KeysValues
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
 
 class InstantUNet(nn.Module):
-    """A U-Net while its DCP is attached. weights: how much the image counts, per processor index (w of eq. 3)."""
+    """A U-Net while its DCP is attached.
 
-    def __init__(self, unet: UNet2DConditionModel, dcp: DCP, weights: dict[int, float] | None = None) -> None:
+    weights: how much the image counts, per processor index (w of eq. 3). resident: the U-Net's layers can be called one by one,
+    since their weights stay on the device; where they do not, the text's keys are made anew in every call.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, dcp: DCP, weights: Mapping[int, float] | None = None, resident: bool = True) -> None:
         super().__init__()
-        self.unet, self.dcp, self.weights = unet, dcp, weights or {}
+        self.unet, self.dcp, self.weights, self.resident = unet, dcp, weights or {}, resident
 
     @torch.inference_mode()
-    def text_keys(self, text: Tensor) -> list[Tensor]:
-        """Keys and values of the prompt [R, L, D] for every layer, flat: what predict() takes, computed once per run."""
-        indices = sorted(int(index) for index in self.dcp.ip_adapter)
+    def text_keys(self, text: Tensor) -> Tensor:
+        """Keys and values of the prompt [R, L, D] for every layer, [R, F] as predict() takes them: computed once per run. F is 0
+        where they are not."""
+        if not self.resident:
+            return text.new_empty(text.shape[0], 0)
+        return run_model(lambda rows: self._packed(self.dcp.text_keys(self.unet, rows)), text)
 
-        def flat(rows: Tensor) -> Tensor:
-            keys = self.dcp.text_keys(self.unet, rows)
-            return torch.cat([part for index in indices for part in keys[index]], dim=-1)
-
-        widths = [self.dcp.width(index) for index in indices for _ in range(2)]
-        return list(run_model(flat, text).split(widths, dim=-1))
+    @torch.inference_mode()
+    def image_keys(self, tokens: Tensor) -> Tensor:
+        """What the image's keys and values are made of in every layer, [R, F] as predict() takes them, for the encoder's tokens
+        [R, N, D]: computed once per run with the Previewer's adapter off, and once with it on."""
+        return run_model(lambda rows: self._packed(self.dcp.image_keys(rows)), tokens)
 
     @torch.inference_mode()
     def predict(
@@ -42,35 +47,53 @@ class InstantUNet(nn.Module):
         timestep: Tensor,
         pooled: Tensor,
         size_ids: Tensor,
-        tokens: Tensor,
-        text_keys: list[Tensor],
+        text: Tensor,
+        text_keys: Tensor,
+        image_keys: Tensor,
         residuals: list[Tensor],
     ) -> Tensor:
-        """Noise [R, C, h, w] in latent [R, C, h, w] at timestep [R], in micro-batches.
+        """Noise [R, C, h, w] float32 in latent [R, C, h, w] at timestep [R], in micro-batches.
 
-        pooled [R, P]; size_ids [R, 6]; tokens [R, Q, D]: the Resampler's; residuals: the Aggregator's, or [] for none.
+        pooled [R, P]; size_ids [R, 6]; text [R, L, D]; residuals: the Aggregator's, or [] for none.
         """
-        return run_model(self, latent, timestep, pooled, size_ids, tokens, *text_keys, *residuals)
+        return run_model(self, latent, timestep, pooled, size_ids, text, text_keys, image_keys, *residuals)
 
-    def forward(self, latent: Tensor, timestep: Tensor, pooled: Tensor, size_ids: Tensor, tokens: Tensor, *rest: Tensor) -> Tensor:
-        """One call of the U-Net; rest: text keys and values, then the residuals of the skips and of the middle."""
-        layers = sorted(int(index) for index in self.dcp.ip_adapter)
-        keys, residuals = rest[: 2 * len(layers)], rest[2 * len(layers) :]
-        embedding = sdxl_embedding(self.unet, timestep, pooled, size_ids)
-        context = ImageContext(tokens, embedding, self.weights, dict(zip(layers, _pairs(keys), strict=True)))
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: Tensor,
+        pooled: Tensor,
+        size_ids: Tensor,
+        text: Tensor,
+        text_keys: Tensor,
+        image_keys: Tensor,
+        *residuals: Tensor,
+    ) -> Tensor:
+        """One call of the U-Net; residuals: those of the skips, then of the middle."""
+        dtype = self.unet.dtype
         steered: dict[str, Any] = {}
         if residuals:
-            steered = {"down_block_additional_residuals": list(residuals[:-1]), "mid_block_additional_residual": residuals[-1]}
-        with self.dcp.seeing(context):
+            *skips, middle = (residual.to(dtype) for residual in residuals)
+            steered = {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
+        with self.dcp.seeing(ImageContext(self._unpacked(image_keys), self._unpacked(text_keys), self.weights)):
             eps: Tensor = self.unet(
-                latent,
+                latent.to(dtype),
                 timestep,
-                tokens,  # stands for the text, whose keys and values the layers have already
-                added_cond_kwargs={"text_embeds": pooled, "time_ids": size_ids},
+                text.to(dtype),
+                added_cond_kwargs={"text_embeds": pooled.to(dtype), "time_ids": size_ids},
                 **steered,
             ).sample
-        return eps
+        return eps.float()
 
+    def _packed(self, pairs: Mapping[int, KeysValues]) -> Tensor:
+        """[R, F] of every layer's keys and values [R, n, C]: one tensor travels in micro-batches faster than hundreds."""
+        return torch.cat([part.flatten(1) for index in self.dcp.widths for part in pairs[index]], dim=1)
 
-def _pairs(keys: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(keys[::2], keys[1::2], strict=True)
+    def _unpacked(self, packed: Tensor) -> dict[int, KeysValues]:
+        widths = self.dcp.widths
+        tokens = packed.shape[1] // (2 * sum(widths.values()))
+        if tokens == 0:
+            return {}
+        parts = packed.split([2 * tokens * width for width in widths.values()], dim=1)
+        both = (part.unflatten(1, (2, tokens, width)) for part, width in zip(parts, widths.values(), strict=True))
+        return {index: (pair[:, 0], pair[:, 1]) for index, pair in zip(widths, both, strict=True)}

@@ -6,11 +6,12 @@ InstantIR's Previewer is the same U-Net with such an adapter, on at every previe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 
 class Factors(NamedTuple):
@@ -24,43 +25,42 @@ Layer = nn.Linear | nn.Conv2d
 
 
 class LoraSwitch:
-    """y = base(x) + scale second(first(x)) on the named layers while on() lasts.
+    """y = base(x) + scale second(first(x)) on the named layers while on() lasts; before and after it nothing of this is on them.
 
     merged: keep each adapted weight beside the plain one and exchange the two, which costs their memory and saves the extra
     products; else the products are computed live.
     """
 
     def __init__(self, networks: nn.Module, factors: Mapping[str, Factors], scale: float, merged: bool = False) -> None:
-        """factors: by dotted name of a linear or convolution in `networks`. Raises AttributeError for a name that is not there."""
-        self._enabled = False
-        layers = {name: _layer(networks, name) for name in factors}
-        self._layers = list(layers.values()) if merged else []
-        self._others = [_merged(layers[name].weight, pair, scale) for name, pair in factors.items()] if merged else []
-        if not merged:
-            for name, pair in factors.items():
-                self._add_hook(layers[name], pair, scale)
+        """factors: by dotted name of a linear or convolution in `networks`, on the device and in the dtype that it computes in.
+
+        Raises AttributeError for a name that is not there.
+        """
+        self._scale = scale
+        self._pairs = [(_layer(networks, name), pair) for name, pair in factors.items()]
+        self._others = [_merged(layer.weight, pair, scale) for layer, pair in self._pairs] if merged else None
 
     @contextmanager
     def on(self) -> Iterator[None]:
         """Inside the block the layers are adapted."""
-        self._turn()
-        try:
+        with ExitStack() as undo:
+            if self._others is None:
+                for layer, pair in self._pairs:
+                    undo.callback(self._added(layer, pair).remove)
+            else:
+                self._exchange(self._others)
+                undo.callback(self._exchange, self._others)
             yield
-        finally:
-            self._turn()
 
-    def _turn(self) -> None:
-        self._enabled = not self._enabled
-        for index, layer in enumerate(self._layers):
-            layer.weight.data, self._others[index] = self._others[index], layer.weight.data
+    def _exchange(self, others: list[nn.Parameter]) -> None:
+        for index, (layer, _) in enumerate(self._pairs):
+            layer.weight, others[index] = others[index], layer.weight
 
-    def _add_hook(self, layer: Layer, pair: Factors, scale: float) -> None:
-        first, second = (factor.to(layer.weight) for factor in pair)
-
+    def _added(self, layer: Layer, pair: Factors) -> RemovableHandle:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return output + scale * _product(layer, inputs[0], first, second) if self._enabled else output
+            return output + self._scale * _product(layer, inputs[0], *pair)
 
-        layer.register_forward_hook(add)
+        return layer.register_forward_hook(add)
 
 
 def _layer(networks: nn.Module, name: str) -> Layer:
@@ -70,9 +70,9 @@ def _layer(networks: nn.Module, name: str) -> Layer:
     return layer
 
 
-def _merged(weight: Tensor, pair: Factors, scale: float) -> Tensor:
+def _merged(weight: Tensor, pair: Factors, scale: float) -> nn.Parameter:
     product = pair.second.float().flatten(1) @ pair.first.float().flatten(1)
-    return (weight.detach().float() + scale * product.to(weight.device).view_as(weight)).to(weight)
+    return nn.Parameter((weight.detach().float() + scale * product.view_as(weight)).to(weight), requires_grad=False)
 
 
 def _product(layer: Layer, inputs: Tensor, first: Tensor, second: Tensor) -> Tensor:

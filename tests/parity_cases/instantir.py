@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from kintsugi.core.diffusion import NoiseSchedule, ddpm_schedule, scaled_linear_betas
+from kintsugi.core.methods import instantir_assembly as assembly
 from kintsugi.core.methods.instantir import SOLVERS, Level, Options, leading_timesteps, sample
 from kintsugi.core.methods.instantir_networks import Conditions, InstantIR, single_step
 from kintsugi.core.models.aggregator import Aggregator
@@ -109,12 +110,13 @@ def check_resampler(sidecar: Sidecar) -> Iterator[Check]:
         with networks.previewer(merged).on():
             yield sidecar.compare("resampler", "output_lora", resampler(tokens), "merged" if merged else "live")
     layer = dcp.ip_adapter[str(sidecar.content["processor_index"])]
+    tokens = sidecar.tensor("output")
     for name in (name for name in sidecar.names if name.startswith("temb_t")):
         timestep = torch.tensor([int(name.removeprefix("temb_t"))])
         embedding = sdxl_embedding(unet, timestep, sidecar.tensor("pooled_text"), sidecar.tensor("time_ids"))
         yield sidecar.compare("resampler", name, embedding)
         for kind, project, norm in (("key", layer.to_k_ip, layer.ln_k_ip), ("value", layer.to_v_ip, layer.ln_v_ip)):
-            modulated = norm(project(sidecar.tensor("output")), sidecar.tensor(name))
+            modulated = norm(norm.normalised(project(tokens)), sidecar.tensor(name))
             yield sidecar.compare("resampler", name.replace("temb", f"adaln_{kind}"), modulated)
 
 
@@ -128,9 +130,12 @@ def check_attention(sidecar: Sidecar) -> Iterator[Check]:
     dcp, unet = networks.dcp, networks.unet
     attention = unet.get_submodule(sidecar.content["module"])
 
+    index = sidecar.content["processor_index"]
+
     def run(weight: float) -> Tensor:
-        context = ImageContext(sidecar.tensor("ip_tokens"), sidecar.tensor("temb"), {sidecar.content["processor_index"]: weight})
-        with dcp.attached(unet), dcp.seeing(context):
+        image = {index: dcp.layers[index].image_keys(sidecar.tensor("ip_tokens"))}
+        with dcp.attached(unet), dcp.seeing(ImageContext(image, weights={index: weight})):
+            dcp.sight.time_embedding = sidecar.tensor("temb")
             output: Tensor = attention(sidecar.tensor("hidden_states"), encoder_hidden_states=sidecar.tensor("text_context"))
             return output
 
@@ -181,8 +186,8 @@ def check_unet(sidecar: Sidecar) -> Iterator[Check]:
         if weight:
             extra = {"down_block_additional_residuals": [weight * skip for skip in stored]}
             extra["mid_block_additional_residual"] = weight * sidecar.tensor("res_mid")
-        tokens = dcp.image_proj(sidecar.tensor("image_tokens")) if image else None
-        with dcp.attached(unet), dcp.seeing(ImageContext(tokens, embedding)):
+        keys = dcp.image_keys(sidecar.tensor("image_tokens")) if image else {}
+        with dcp.attached(unet), dcp.seeing(ImageContext(keys)):
             text = sidecar.tensor("text_context")
             eps: Tensor = unet(sidecar.tensor("sample"), timestep, text, added_cond_kwargs=conditions, **extra).sample
             return eps
@@ -259,16 +264,12 @@ def conditions_of(networks: Networks, model: InstantIR, guidance: float) -> Cond
         own = inputs.tensor(conditional)
         return torch.cat([inputs.tensor(unconditional), own]) if guidance > 1 else own
 
-    tokens = rows("uncond_image_tokens", "image_tokens")
-    resampler = networks.dcp.image_proj
-    with networks.switch.on():
-        preview_tokens = resampler(tokens)
-    return Conditions(
-        model.unet.text_keys(rows("negative_prompt_embeds", "prompt_embeds")),
+    return assembly.conditions_of(
+        model,
+        rows("uncond_image_tokens", "image_tokens"),
+        rows("negative_prompt_embeds", "prompt_embeds"),
         rows("negative_pooled", "pooled"),
         rows("time_ids", "time_ids"),
-        resampler(tokens),
-        preview_tokens,
     )
 
 
