@@ -116,5 +116,6 @@ def skip_channels(unet: UNet2DConditionModel) -> list[int]:
 
 
 def _told(network: Aggregator | UNet2DConditionModel, features: list[int]) -> str:
-    embedded = (network.add_embedding.linear_1.in_features, network.time_embedding.linear_1.in_features)
-    return f"latents of {network.conv_in.in_channels} channels, embeddings of {embedded} numbers and features of {features} channels"
+    sizes, time = network.add_embedding.linear_1.in_features, network.time_embedding.linear_1.in_features
+    widths = ", ".join(map(str, features))
+    return f"latents of {network.conv_in.in_channels} channels, embeddings of {sizes} and {time} numbers and features of {widths} channels"
