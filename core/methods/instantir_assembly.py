@@ -64,9 +64,10 @@ def conditions_of(networks: InstantIR, image_tokens: Tensor, text: Tensor, poole
     require_prompt(unet.unet, text, pooled)
     text, pooled = (part.to(device, unet.unet.dtype) for part in (text, pooled))
     tokens = image_tokens.to(device, unet.dcp.image_proj.latents.dtype)
+    own = (unet.text_keys(text), unet.image_keys(tokens))
     with networks.previewer.on():
-        preview_keys = unet.image_keys(tokens)
-    return Conditions(pooled, size_ids.to(device), text, unet.text_keys(text), unet.image_keys(tokens), preview_keys)
+        ahead = (unet.text_keys(text), unet.image_keys(tokens))
+    return Conditions(pooled, size_ids.to(device), text, *own, *ahead)
 
 
 def layer_weights(unet: UNet2DConditionModel, weights: Sequence[float]) -> dict[int, float]:

@@ -21,7 +21,7 @@ class Conditions(NamedTuple):
     """What steers every call, R rows: the B pictures, or under guidance the unconditional rows before the conditional ones.
 
     pooled [R, P]; size_ids [R, 6]; text [R, L, D] and text_keys [R, F]: the prompt's tokens and what InstantUNet makes of them;
-    image_keys and preview_keys [R, G]: what it makes of the image tokens with the Previewer's adapter off and on.
+    image_keys [R, G]: what it makes of the image tokens; both again with the Previewer's adapter on.
     """
 
     pooled: Tensor
@@ -29,7 +29,12 @@ class Conditions(NamedTuple):
     text: Tensor
     text_keys: Tensor
     image_keys: Tensor
-    preview_keys: Tensor
+    preview_text_keys: Tensor
+    preview_image_keys: Tensor
+
+    def ahead(self) -> Conditions:
+        """The same as the Previewer sees them."""
+        return self._replace(text_keys=self.preview_text_keys, image_keys=self.preview_image_keys)
 
     def last(self, rows: int) -> Conditions:
         """Those of the last rows alone: of the conditional half."""
@@ -82,14 +87,14 @@ class InstantIR:
     def preview(self, z: Tensor, timestep: Tensor, conditions: Conditions) -> Look:
         """One look ahead from z [R, C, h, w] at timestep [R]."""
         with self.previewer.on():
-            eps = self._predict(z, timestep, conditions, conditions.preview_keys, [])
+            eps = self._predict(z, timestep, conditions.ahead(), [])
         return Look(eps, single_step(self.schedule, z, eps, timestep))
 
     def denoise(self, z: Tensor, timestep: Tensor, conditions: Conditions, steering: Steering | None, residuals: list[Tensor]) -> Denoised:
         """Noise [R, C, h, w] that the U-Net sees in z, steered by what the Aggregator makes of the comparison, or without one by
         these residuals."""
         residuals = residuals if steering is None else self.residuals(steering, timestep, conditions)
-        return Denoised(self._predict(z, timestep, conditions, conditions.image_keys, residuals), residuals)
+        return Denoised(self._predict(z, timestep, conditions, residuals), residuals)
 
     @torch.inference_mode()
     def residuals(self, steering: Steering, timestep: Tensor, conditions: Conditions) -> list[Tensor]:
@@ -108,6 +113,6 @@ class InstantIR:
         parts = (steering.strength[:, None] * joined).split([shape.numel() for shape in shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    def _predict(self, z: Tensor, timestep: Tensor, conditions: Conditions, image_keys: Tensor, residuals: list[Tensor]) -> Tensor:
-        pooled, size_ids, text, text_keys, *_ = conditions
+    def _predict(self, z: Tensor, timestep: Tensor, conditions: Conditions, residuals: list[Tensor]) -> Tensor:
+        pooled, size_ids, text, text_keys, image_keys, *_ = conditions
         return self.unet.predict(z, timestep, pooled, size_ids, text, text_keys, image_keys, residuals)

@@ -158,8 +158,8 @@ class DCP(nn.Module):
             self.sight.now = before
 
     def text_keys(self, unet: UNet2DConditionModel, text: Tensor) -> dict[int, KeysValues]:
-        """Keys and values of text tokens [B, L, D] by processor index: they depend on neither time nor picture, and the Previewer
-        does not adapt them."""
+        """Keys and values of text tokens [B, L, D] by processor index: they depend on neither time nor picture. The published
+        Previewer does not adapt them, others do."""
         names = list(unet.attn_processors)
         layers = {index: _attention(unet, names[index]) for index in self.widths}
         return {index: (layer.to_k(text), layer.to_v(text)) for index, layer in layers.items()}

@@ -28,8 +28,8 @@ class InstantUNet(nn.Module):
 
     @torch.inference_mode()
     def text_keys(self, text: Tensor) -> Tensor:
-        """Keys and values of the prompt [R, L, D] for every layer, [R, F] as predict() takes them: computed once per run. F is 0
-        where they are not."""
+        """Keys and values of the prompt [R, L, D] for every layer, [R, F] as predict() takes them: computed once per run with
+        the Previewer's adapter off, and once with it on. F is 0 where they are not."""
         if not self.resident:
             return text.new_empty(text.shape[0], 0)
         return run_model(lambda rows: self._packed(self.dcp.text_keys(self.unet, rows)), text)
@@ -37,7 +37,7 @@ class InstantUNet(nn.Module):
     @torch.inference_mode()
     def image_keys(self, tokens: Tensor) -> Tensor:
         """What the image's keys and values are made of in every layer, [R, F] as predict() takes them, for the encoder's tokens
-        [R, N, D]: computed once per run with the Previewer's adapter off, and once with it on."""
+        [R, N, D]: once per run as well, off and on."""
         return run_model(lambda rows: self._packed(self.dcp.image_keys(rows)), tokens)
 
     @torch.inference_mode()

@@ -19,6 +19,7 @@ from kintsugi.core.methods.instantir_tiles import TiledInstantIR
 from kintsugi.core.models.aggregator import Aggregator
 from kintsugi.core.models.codec import LatentCodec
 from kintsugi.core.models.dcp import DCP, cross_attention_levels, cross_attention_widths
+from kintsugi.core.models.lora_switch import Factors
 from kintsugi.core.models.mini import build_unet, build_vae, vae_config
 from kintsugi.core.models.offload import Offload, place
 from kintsugi.core.models.prior import Prior
@@ -101,6 +102,21 @@ def test_weights_that_come_for_a_call_say_the_same_to_the_bit(dtype: torch.dtype
     expected, found = predictions(parts_of(dtype)), predictions(parts_of(dtype, offload))
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
+
+
+def test_a_previewer_that_adapts_the_keys_of_text_reads_its_own() -> None:
+    """As the LCM-LoRA does; the U-Net's own stay as they are."""
+
+    def adapt_text(unet: nn.Module, dcp: DCP) -> dict[str, Factors]:
+        layers = {f"unet.{name}": layer for name, layer in unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))}
+        torch.manual_seed(0)
+        return {name: Factors(torch.randn(2, layer.in_features), torch.randn(layer.out_features, 2)) for name, layer in layers.items()}
+
+    plain = predictions(parts_of())
+    resident, coming = (parts_of(offload=offload) for offload in ("none", "model"))
+    once, live = (predictions(replace(parts, previewer=Previewer("text", adapt_text, 1.0))) for parts in (resident, coming))
+    assert all(torch.equal(*pair) for pair in zip(once, live, strict=True))
+    assert not torch.equal(once[0], plain[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
