@@ -13,14 +13,16 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..runtime import current_host
-from .families import Family
+from .families import Family, wrong_family
 from .files import NetworkFile, read_weights
 from .locations import PICKLE_SUFFIXES, files_below
+from .unets import unet_in_config
 
 # Any of these with a config.json makes a folder one of diffusers.
 COMPONENTS = ("transformer", "unet", "vae", "text_encoder")
 # Published names of a network's weights; the first found is read. The second pair are the same weights stored in half precision.
 STEMS = ("diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16", "model.fp16")
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 # Networks saved before diffusers 0.11 call the parts of their attention so.
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
@@ -34,9 +36,20 @@ def find_diffusers_folders(kind: str) -> dict[str, Path]:
 
 def find_network_folders(kind: str) -> dict[str, Path]:
     """Folders of one network, those with a config.json, by their name below the kind's folder."""
+    return _folders_with(kind, "config.json")
+
+
+def find_tokenizer_folders(kind: str, parts: tuple[str, ...]) -> dict[str, Path]:
+    """Folders with all these tokenizers' subfolders, networks or not, by their name below the kind's folder."""
+    tokenizers = {Path(name): place for name, place in _folders_with(kind, TOKENIZER_CONFIG).items()}
+    last = {name.parent.as_posix(): place.parent for name, place in tokenizers.items() if name.name == parts[-1]}
+    return {name: place for name, place in last.items() if all((place / part / TOKENIZER_CONFIG).is_file() for part in parts)}
+
+
+def _folders_with(kind: str, file_name: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in current_host().folders.of_models(kind):
-        for place in (path.parent for path in files_below(folder, ("config.json",)) if path.name == "config.json"):
+        for place in (path.parent for path in files_below(folder, (file_name,)) if path.name == file_name):
             found.setdefault(place.relative_to(folder).as_posix(), place)
     return dict(sorted(found.items()))
 
@@ -48,14 +61,19 @@ def has_network(folder: Path) -> bool:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json without what diffusers notes about itself, but for the class's name. Raises WeightsError."""
-    path = folder / "config.json"
+    content = read_json(folder / "config.json")
+    return {name: value for name, value in content.items() if name == "_class_name" or not name.startswith("_")}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The settings of a file in a diffusers folder. Raises WeightsError for what is no JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"cannot be read as JSON: {error}.", where=str(path), way_out="Copy the folder again.") from error
     if not isinstance(content, dict):
         raise WeightsError("is not a configuration.", where=str(path), way_out="Copy the folder again.")
-    return {name: value for name, value in content.items() if name == "_class_name" or not name.startswith("_")}
+    return content
 
 
 def read_network_folder(folder: Path) -> NetworkFile:
@@ -67,14 +85,20 @@ def read_network_folder(folder: Path) -> NetworkFile:
 
 def read_denoiser_folder(folder: Path, family: Family) -> NetworkFile:
     """The transformer or U-Net of a pipeline's folder. Raises WeightsError when it has none, or that of another family."""
+    require_folder_of(folder, family)
+    file = read_network_folder(folder / family.component)
+    kept = {name: tensor for name, tensor in file.tensors.items() if name not in family.unused}
+    return replace(file, tensors=kept, config=_understood(file.config, family.network))
+
+
+def require_folder_of(folder: Path, family: Family) -> None:
+    """Raise WeightsError when the folder has no denoiser, or that of another family; its weights are not opened."""
     place = folder / family.component
     if not has_network(place):
         raise WeightsError(f"has no {family.component} folder with a config.json.", where=str(folder), way_out=family.remedy)
-    if not family.has_config(read_config(place)):
-        raise WeightsError(f"holds no {family.network} of {family.name}.", where=str(place), way_out=family.remedy)
-    file = read_network_folder(place)
-    kept = {name: tensor for name, tensor in file.tensors.items() if name not in family.unused}
-    return replace(file, tensors=kept, config=_understood(file.config, family.network))
+    config = read_config(place)
+    if not family.has_config(config):
+        raise wrong_family(family, unet_in_config(config), str(place))
 
 
 def _understood(config: dict[str, Any], class_name: str) -> dict[str, Any]:

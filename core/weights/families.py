@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BadValueError
+from ..errors import BadValueError, WeightsError
+from .configs import shipped_config
+from .unets import UNetTraits, unet_in_config, unet_in_tensors, unet_of
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -19,6 +21,7 @@ class Family:
     configurations of single files. usual, usual_vaes, usual_texts: endings of places that `auto` takes, the best first (in
     small letters, `*` for any text). has_config, has_tensors: whether a denoiser's configuration, or the tensors of a file, are
     of this family. remedy: what to do when nothing is found. unused: tensors that publications hold and no inference needs.
+    betas: first and last of the schedule it was trained with, for samplers of many steps; None where one step is taken alone.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Family:
     has_tensors: Callable[[Shapes], bool]
     remedy: str
     unused: tuple[str, ...] = ()
+    betas: tuple[float, float] | None = None
 
 
 def _is_sd3(shapes: Shapes) -> bool:
@@ -55,6 +59,10 @@ def _is_pixart_512_config(config: Mapping[str, Any]) -> bool:
     """Of that size, under its present class or the one of many networks that it was published with."""
     is_pixart = config.get("_class_name") in ("PixArtTransformer2DModel", "Transformer2DModel")
     return is_pixart and config.get("caption_channels") is not None and config.get("sample_size") == 64
+
+
+def _is_sdxl(unet: UNetTraits | None) -> bool:
+    return unet is not None and unet.is_sdxl_base
 
 
 FAMILIES: dict[str, Family] = {
@@ -105,6 +113,21 @@ FAMILIES: dict[str, Family] = {
         # What a dropped caption was replaced by in training.
         unused=("caption_projection.y_embedding",),
     ),
+    "sdxl": Family(
+        name="sdxl",
+        component="unet",
+        network="UNet2DConditionModel",
+        config="sdxl-unet",
+        vae_config="sdxl-vae",
+        usual=("*sd_xl_base_1.0.safetensors", "*stable-diffusion-xl-base-1.0", "*sd_xl_base_1.0*.safetensors"),
+        usual_vaes=("*sdxl_vae.safetensors", "*sdxl-vae", "*sdxl-vae-fp16-fix", "*sdxl.vae.safetensors"),
+        usual_texts=("*stable-diffusion-xl-base-1.0", "*sd_xl_base_1.0*.safetensors", "*stable-diffusion-xl*"),
+        has_config=lambda config: _is_sdxl(unet_in_config(config)),
+        has_tensors=lambda shapes: _is_sdxl(unet_in_tensors(shapes)),
+        remedy="Put sd_xl_base_1.0.safetensors into checkpoints (kintsugi models fetch sdxl), or the diffusers folder "
+        "stable-diffusion-xl-base-1.0 into diffusers.",
+        betas=(0.00085, 0.012),
+    ),
 }  # fmt: skip
 
 
@@ -118,3 +141,11 @@ def family_of(name: str) -> Family:
     if name not in FAMILIES:
         raise BadValueError(f"there is no prior family {name!r}.", way_out=f"Known: {', '.join(FAMILIES)}.")
     return FAMILIES[name]
+
+
+def wrong_family(family: Family, unet: UNetTraits | None, where: str) -> WeightsError:
+    """The refusal of a denoiser that is none of the family. unet: what it is, where it is a U-Net."""
+    words = f"holds no {family.network} of {family.name}"
+    if unet is not None and family.component == "unet":
+        words += f": found {unet}, expected {unet_of(shipped_config(family.config))}"
+    return WeightsError(f"{words}.", where=where, way_out=family.remedy)

@@ -1,23 +1,25 @@
-"""Networks in single files: the original layouts of checkpoints, renamed to diffusers names by diffusers' own converters."""
+"""Networks in single files: checkpoints that hold all parts of a prior, each below a prefix of its own, and files of one network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from ..errors import WeightsError
 from .configs import shipped_config
-from .families import Family, Shapes
+from .families import Family, Shapes, wrong_family
 from .files import NetworkFile, read_weights
 from .inspection import tensor_shapes
+from .original_names import Tensors, open_clip_names, sd3_names, unet_names, vae_names
+from .unets import unet_in_tensors
 
 DENOISER_PREFIX = "model.diffusion_model."
 VAE_PREFIXES = ("first_stage_model.", "vae.")
-
-Tensors = dict[str, Tensor]
+# SDXL's two text encoders: CLIP-L in transformers' names, OpenCLIP-G in its own.
+CLIP_L_PREFIX = "conditioner.embedders.0.transformer."
+CLIP_G_PREFIX = "conditioner.embedders.1.model."
+# What these were trained with and no prompt needs: a table of positions, the first one's projection, the temperature.
+UNUSED_BY_PROMPTS = ("text_model.embeddings.position_ids", "text_projection.weight", "logit_scale")
 
 
 def denoiser_shapes(path: Path) -> Shapes:
@@ -33,15 +35,30 @@ def has_vae(path: Path) -> bool:
     return any(f"{prefix}decoder.conv_in.weight" in shapes for prefix in (*VAE_PREFIXES, ""))
 
 
+def has_sdxl_encoders(path: Path) -> bool:
+    """Whether a file is a checkpoint with both text encoders of SDXL."""
+    shapes = tensor_shapes(path)
+    return all(any(name.startswith(prefix) for name in shapes) for prefix in (CLIP_L_PREFIX, CLIP_G_PREFIX))
+
+
+def require_file_of(path: Path, family: Family) -> None:
+    """Raise WeightsError when a file's denoiser is of another family; its weights are not read."""
+    shapes = denoiser_shapes(path)
+    if not family.has_tensors(shapes):
+        raise wrong_family(family, unet_in_tensors(shapes), str(path))
+
+
 def read_denoiser(path: Path, family: Family) -> NetworkFile:
     """The transformer or U-Net of a single file, diffusers names. Raises WeightsError."""
-    tensors, config = read_weights(path, _prefix_of(tensor_shapes(path), (DENOISER_PREFIX,)))
-    if not family.has_tensors({name: tensor.shape for name, tensor in tensors.items()}):
-        raise WeightsError(f"holds no {family.network} of {family.name}.", where=str(path), way_out=family.remedy)
+    require_file_of(path, family)
+    tensors, metadata = read_weights(path, _prefix_of(tensor_shapes(path), (DENOISER_PREFIX,)))
+    config = metadata.get(family.component) or shipped_config(family.config)
     if any(name.startswith("joint_blocks.") for name in tensors):
-        tensors = _converted(tensors, _sd3_names, path)
+        tensors = _converted(tensors, sd3_names, path)
+    elif any(name.startswith("input_blocks.") for name in tensors):
+        tensors = _converted(tensors, lambda found: unet_names(found, config), path)
     kept = {name: tensor for name, tensor in tensors.items() if name not in family.unused}
-    return NetworkFile(kept, config.get(family.component) or shipped_config(family.config), str(path))
+    return NetworkFile(kept, config, str(path))
 
 
 def read_vae_file(path: Path, default: str | None) -> NetworkFile:
@@ -58,8 +75,26 @@ def read_vae_file(path: Path, default: str | None) -> NetworkFile:
             way_out="Choose a diffusers folder with a config.json, or a file that `kintsugi train mini-vae` exported.",
         )
     if any(".mid.block_" in name for name in tensors):
-        tensors = _converted(tensors, lambda found: _ldm_vae_names(found, config, path), path)
+        tensors = _converted(tensors, lambda found: vae_names(found, config), path)
     return NetworkFile(tensors, config, str(path))
+
+
+def read_clip_l(path: Path) -> NetworkFile:
+    """SDXL's first text encoder in a checkpoint, names of transformers' CLIPTextModel. Raises WeightsError."""
+    tensors, metadata = read_weights(path, CLIP_L_PREFIX)
+    config = metadata.get("text_encoder") or shipped_config("sdxl-text-encoder")
+    return NetworkFile(_without_unused(tensors), config, str(path))
+
+
+def read_clip_g(path: Path) -> NetworkFile:
+    """SDXL's second text encoder in a checkpoint, names of transformers' CLIPTextModelWithProjection. Raises WeightsError."""
+    tensors, metadata = read_weights(path, CLIP_G_PREFIX)
+    config = metadata.get("text_encoder_2") or shipped_config("sdxl-text-encoder-2")
+    return NetworkFile(_converted(_without_unused(tensors), open_clip_names, path), config, str(path))
+
+
+def _without_unused(tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if name not in UNUSED_BY_PROMPTS}
 
 
 def _prefix_of(shapes: Shapes, prefixes: tuple[str, ...]) -> str:
@@ -75,23 +110,3 @@ def _converted(tensors: Tensors, convert: Callable[[Tensors], Tensors], path: Pa
         raise WeightsError(
             f"tensor {missing} is missing.", where=str(path), way_out="Half a file, or another model: fetch it again."
         ) from error
-
-
-def _sd3_names(tensors: Tensors) -> Tensors:
-    """Whatever the converter leaves over keeps its name, so that the strict reader refuses it."""
-    from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers as convert
-
-    rest = dict(tensors)
-    return {**convert(rest), **rest}
-
-
-def _ldm_vae_names(tensors: Tensors, config: dict[str, Any], path: Path) -> Tensors:
-    """The converter passes over what it does not know; unknown tensors are looked for by count."""
-    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-
-    converted: Tensors = {name: tensor for name, tensor in convert_ldm_vae_checkpoint(tensors, config).items() if tensor is not None}
-    if len(converted) != len(tensors):
-        known = {tensor.data_ptr() for tensor in converted.values()}
-        unknown = [name for name, tensor in tensors.items() if tensor.data_ptr() not in known]
-        raise WeightsError(f"tensor {unknown[0]} is unknown.", where=str(path), way_out="The file is of another model.")
-    return converted
