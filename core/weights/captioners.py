@@ -9,7 +9,7 @@ from ..errors import WeightsError
 from ..methods.captioning import Captioner
 from ..runtime import current_host
 from .diffusers_folders import find_network_folders, read_config
-from .text_encoders import read_encoder, read_tokenizer
+from .text_networks import read_encoder, read_tokenizer
 
 FOLDER = "captioner"
 NONE = "none found"

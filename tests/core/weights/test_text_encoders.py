@@ -103,7 +103,7 @@ def test_pickled_half_and_unreadable_encoders_are_refused(tmp_path: Path) -> Non
 
 def test_a_sentencepiece_tokenizer_names_the_package_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_t5(tmp_path)
-    monkeypatch.setattr("kintsugi.core.weights.text_encoders.find_spec", lambda name: None)
+    monkeypatch.setattr("kintsugi.core.weights.text_networks.find_spec", lambda name: None)
     (tmp_path / "tokenizer" / "spiece.model").touch()
     assert encode_pixart(tmp_path, TEXT).tokens.shape == (1, 300, 40)
     (tmp_path / "tokenizer" / "tokenizer.json").unlink()

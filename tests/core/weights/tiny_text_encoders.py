@@ -13,27 +13,24 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 CLIP_TOKENS = 77
 
 
-def write_clip_tokenizer(folder: Path) -> None:
-    """Letters for words, in the two files that Stable Diffusion's releases have."""
+def write_clip_tokenizer(folder: Path, padding: str = "<|endoftext|>") -> None:
+    """Letters for words, in the files that Stable Diffusion's releases have."""
     folder.mkdir(parents=True)
     symbols = ["!", ",", *ascii_lowercase, *(f"{letter}</w>" for letter in ascii_lowercase), ",</w>", "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({symbol: index for index, symbol in enumerate(symbols)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(
-            {
-                "tokenizer_class": "CLIPTokenizer", "model_max_length": CLIP_TOKENS, "bos_token": "<|startoftext|>",
-                "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
-            }
-        )
-    )  # fmt: skip
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": padding, "unk_token": "<|endoftext|>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": CLIP_TOKENS, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def clip_config(width: int, layers: int = 2) -> Any:
-    return CLIPTextConfig(
-        vocab_size=64, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=2,
-        max_position_embeddings=CLIP_TOKENS, projection_dim=width, bos_token_id=56, eos_token_id=57, pad_token_id=57,
-    )  # fmt: skip
+def clip_config(width: int, layers: int = 2, **changes: Any) -> Any:
+    settings: dict[str, Any] = {
+        "vocab_size": 64, "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers, "num_attention_heads": 2,
+        "max_position_embeddings": CLIP_TOKENS, "projection_dim": width, "bos_token_id": 56, "eos_token_id": 57, "pad_token_id": 57,
+    }  # fmt: skip
+    return CLIPTextConfig(**{**settings, **changes})
 
 
 def write_t5(folder: Path, part: str = "", width: int = 40) -> None:

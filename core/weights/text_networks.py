@@ -1,0 +1,95 @@
+"""Tokenizers and text encoders of transformers from folders as they are published, and calls of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import MissingPackageError, WeightsError
+from ..runtime import current_host, run_model
+from .diffusers_folders import weights_files
+
+
+def token_ids(folder: Path, text: str, tokens: int | None = None) -> tuple[Tensor, Tensor]:
+    """Ids and mask [1, N] int64, cut or padded to that number of tokens, or to what the tokenizer was made for."""
+    tokenizer = read_tokenizer(folder)
+    length = tokens or tokenizer.model_max_length
+    encoded = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return encoded.input_ids, encoded.attention_mask
+
+
+def _require_sentencepiece(folder: Path) -> None:
+    """PixArt's release has its tokenizer in this form alone; transformers reads it with a package of Google's."""
+    needed = (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if needed and find_spec("sentencepiece") is None:
+        raise MissingPackageError(
+            "its tokenizer is a SentencePiece model, which the package sentencepiece reads.",
+            where=str(folder),
+            way_out="Install sentencepiece and protobuf, or copy the tokenizer.json of another T5 v1.1 there, such as SD3's tokenizer_3.",
+        )
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder in transformers' layout. Raises WeightsError."""
+    from transformers import AutoTokenizer
+
+    _require_sentencepiece(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"cannot be read as a tokenizer ({reason}).",
+            where=str(folder),
+            way_out="Copy the folder of the release again.",
+        ) from error
+
+
+def read_encoder(network: Any, folder: Path) -> Any:
+    """A network of that transformers class on the host's device, in its dtype. Raises WeightsError where tensors are missing or
+    misshapen."""
+    files = weights_files(folder)
+    try:
+        model, report = network.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            variant="fp16" if ".fp16." in files[0].name else None,
+            dtype=current_host().dtype,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"cannot be read as {network.__name__} ({reason}).", where=str(folder), way_out="Copy it again.") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise WeightsError(f"tensor {missing[0]} is missing.", where=str(folder), way_out="Half a folder: copy it again.")
+    return model.to(current_host().device).eval()
+
+
+def penultimate(model: Any, ids: Tensor) -> Tensor:
+    """States [1, N, D] of a CLIP encoder before its last layer, without the final norm."""
+    return run_encoder(lambda rows: model(rows, output_hidden_states=True).hidden_states[-2], (ids,), model)
+
+
+def penultimate_and_pooled(model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of a CLIPTextModelWithProjection, and its projected pooled [1, P]."""
+
+    def packed(rows: Tensor) -> Tensor:
+        output = model(rows, output_hidden_states=True)
+        return torch.cat([output.hidden_states[-2].flatten(1), output.text_embeds], dim=1)
+
+    width, pooled = model.config.hidden_size, model.config.projection_dim
+    states, projected = run_encoder(packed, (ids,), model).split([ids.shape[1] * width, pooled], dim=1)
+    return states.unflatten(1, (ids.shape[1], width)), projected
+
+
+@torch.inference_mode()
+def run_encoder(call: Callable[..., Tensor], rows: tuple[Tensor, ...], model: Any) -> Tensor:
+    """call(*rows) on the model's device, float32 on the CPU."""
+    return run_model(call, *(row.to(model.device) for row in rows)).float().cpu()
