@@ -1,4 +1,4 @@
-"""The published priors that one-step methods stand on: where their parts lie and how each is read.
+"""The published priors that restorers stand on: where their parts lie and how each is read.
 
 A base is a diffusers folder, or a single file read by configurations that ship here. Its parts may lie apart: a checkpoint
 without VAE takes that of the family's usual name, and so do text encoders.
@@ -13,14 +13,25 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
+from ..diffusion import NoiseSchedule
 from ..errors import WeightsError
 from ..models.prompt import PromptEncoder
 from ..runtime import current_host
-from .diffusers_folders import find_diffusers_folders, find_network_folders, has_network, read_config, read_denoiser_folder
+from .diffusers_folders import (
+    find_diffusers_folders,
+    find_network_folders,
+    find_tokenizer_folders,
+    has_network,
+    read_config,
+    read_denoiser_folder,
+    require_folder_of,
+)
 from .families import Family, family_of
 from .files import NetworkFile
 from .locations import find_files, find_weights
-from .single_files import denoiser_shapes, read_denoiser
+from .schedules import schedule_at
+from .sdxl_text import TOKENIZERS
+from .single_files import denoiser_shapes, read_denoiser, require_file_of
 from .text_encoders import has_text_encoders, prompt_encoder
 from .vaes import holds_vae, read_vae_network
 
@@ -37,7 +48,7 @@ class Base(Protocol):
 
     @property
     def family(self) -> str:
-        """`sd3`, `sd21-vae16` or `pixart-alpha`."""
+        """A name in FAMILIES."""
 
     @property
     def name(self) -> str:
@@ -50,7 +61,10 @@ class Base(Protocol):
         """The autoencoder, diffusers names."""
 
     def prompt_encoder(self) -> PromptEncoder | None:
-        """None where the base has no text encoders or tokenizers."""
+        """None where the base has no text encoders."""
+
+    def schedule(self) -> NoiseSchedule | None:
+        """What the denoiser was trained with; None for families of one-step methods, which bring their own."""
 
 
 def base_choices() -> list[str]:
@@ -85,20 +99,22 @@ def search_base(family: str, name: str = "auto") -> Base | None:
     main = denoiser or vae
     if main is None:
         return None
-    found = _FoundBase(kind, _name_of(main, everywhere), denoiser, vae, text)
+    tokenizers = next(iter(_usual(kind.usual_texts, _tokenizer_places())), None) if text and text.is_file() else None
+    found = _FoundBase(kind, _name_of(main, everywhere), denoiser, vae, text, tokenizers)
     log.info("Prior %s: %s.", family, found.name)
     return found
 
 
 @dataclass(frozen=True)
 class _FoundBase:
-    """A base whose parts lie at those places; None for a part that is nowhere."""
+    """A base whose parts lie at those places; None for a part that is nowhere. tokenizer_place: for text encoders in a file."""
 
     kind: Family
     name: str
     denoiser_place: Path | None
     vae_place: Path | None
     text_place: Path | None
+    tokenizer_place: Path | None
 
     @property
     def family(self) -> str:
@@ -112,7 +128,16 @@ class _FoundBase:
         return read_vae_network(self._require(self.vae_place, "no VAE"), self.kind.vae_config)
 
     def prompt_encoder(self) -> PromptEncoder | None:
-        return None if self.text_place is None else prompt_encoder(self.text_place, self.family)
+        return None if self.text_place is None else prompt_encoder(self.text_place, self.family, self.tokenizer_place)
+
+    def schedule(self) -> NoiseSchedule | None:
+        """Raises WeightsError for a denoiser of another family, which a sampler would notice only at its first step."""
+        if self.kind.betas is None:
+            return None
+        if self.denoiser_place is not None:
+            require = require_folder_of if self.denoiser_place.is_dir() else require_file_of
+            require(self.denoiser_place, self.kind)
+        return schedule_at(self.denoiser_place, self.kind.betas)
 
     def _require(self, place: Path | None, what: str) -> Path:
         if place is None:
@@ -136,6 +161,11 @@ def _vae_places() -> Places:
     files = {f"vae/{name}": path for name, path in find_files("vae").items()}
     folders = {f"{kind}/{name}": path for kind in ("vae", "kintsugi") for name, path in find_network_folders(kind).items()}
     return {**files, **folders}
+
+
+def _tokenizer_places() -> Places:
+    """Folders with the tokenizers that text encoders in single files need, whether or not they have networks."""
+    return {f"{kind}/{name}": path for kind in FOLDER_KINDS for name, path in find_tokenizer_folders(kind, TOKENIZERS).items()}
 
 
 def _usual(patterns: Iterable[str], places: Places) -> list[Path]:

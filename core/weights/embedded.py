@@ -13,3 +13,10 @@ GENERATORS = {
     "tsd-sr": FOLDER / "untrained-tsd-sr.safetensors",
     "instarevive": FOLDER / "untrained-instarevive.safetensors",
 }
+# By family; the others have the VAE alone.
+PRIORS = {"sdxl": FOLDER / "untrained-instantir-prior.safetensors"}
+INSTANTIR = {
+    "DCP": FOLDER / "untrained-instantir-dcp.safetensors",
+    "Previewer": FOLDER / "untrained-instantir-previewer.safetensors",
+    "Aggregator": FOLDER / "untrained-instantir-aggregator.safetensors",
+}

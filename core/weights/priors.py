@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..diffusion import ddpm_schedule, scaled_linear_betas
+from ..models.byte_text import ByteTextEncoder
 from ..models.codec import LatentCodec
-from ..models.mini import build_vae
+from ..models.mini import build_unet, build_vae
 from ..models.offload import Offload, place
 from ..models.prior import Prior
 from ..runtime import DTYPES, current_host
 from . import embedded
 from .bases import Base, find_base, search_base
 from .families import family_of
-from .files import NetworkFile, build_network
-from .vaes import read_vae_network
+from .files import NetworkFile, build_network, read_weights
+from .vaes import read_vae_network, vae_dtype
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -31,15 +33,17 @@ log = logging.getLogger("kintsugi")
 def load_prior(family: str, weights: str = "auto", dtype: str = "auto", offload: Offload = "none") -> Prior:
     """The prior on the host's device: its VAE at once, its denoiser and text encoders when they are first asked for.
 
-    weights: a base by name, `embedded` (the mini VAE, whatever the family), or `auto`: what is found of the family, else
-    embedded. dtype: `auto` (the host's), fp32, bf16, fp16. Raises WeightsError, BadValueError and OutOfMemoryError.
+    weights: a base by name, `embedded` (the mini VAE, and where the family has one a tiny denoiser), or `auto`: what is found of
+    the family, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16; a VAE that overflows in fp16 stays in fp32.
+    Raises WeightsError, BadValueError and OutOfMemoryError.
     """
     chosen = DTYPES.get(dtype, current_host().dtype)
     base = _base(family, weights)
     if base is None:
-        return Prior("mini", LatentCodec(place(read_vae("embedded"), chosen, offload)))
-    codec = LatentCodec(place(vae_of(base.vae()), chosen, offload))
-    return Prior(base.family, codec, _denoiser(base, chosen, offload), base.prompt_encoder())
+        return _embedded(family, chosen, offload)
+    schedule, vae = base.schedule(), base.vae()
+    codec = LatentCodec(place(vae_of(vae), vae_dtype(vae, chosen), offload))
+    return Prior(base.family, codec, _denoiser(base, chosen, offload), base.prompt_encoder(), schedule, chosen, offload)
 
 
 def _base(family: str, weights: str) -> Base | None:
@@ -48,8 +52,32 @@ def _base(family: str, weights: str) -> Base | None:
         return find_base(family, weights)
     base = search_base(family) if weights == "auto" else None
     if base is None:
-        log.info("Prior %s: the small embedded VAE.", family)
+        log.info("Prior %s: the small embedded %s.", family, "one" if family in embedded.PRIORS else "VAE")
     return base
+
+
+def _embedded(family: str, dtype: torch.dtype, offload: Offload) -> Prior:
+    path = embedded.PRIORS.get(family)
+    if path is None:
+        return Prior("mini", LatentCodec(place(read_vae("embedded"), dtype, offload)), dtype=dtype, offload=offload)
+    if path.stem.startswith("untrained"):
+        log.warning("The embedded prior %s is untrained: it only shows that it runs, and prompts mean nothing to it.", family)
+    return read_prior(path, dtype, offload)
+
+
+def read_prior(path: Path, dtype: torch.dtype, offload: Offload) -> Prior:
+    """The prior of a file of ours: a U-Net below `unet.`, a ByteTextEncoder below `text.`, and in the metadata `kintsugi` what both
+    are built from, the family, the first and last beta, and the VAE, which is the embedded one. Raises WeightsError."""
+    texts, config = read_weights(path, "text.")
+    codec = LatentCodec(place(read_vae(config["vae"]), dtype, offload))
+    text_encoder = build_network(lambda: ByteTextEncoder(**config["text"]), texts, str(path))
+
+    def read_unet() -> nn.Module:
+        unet = build_network(lambda: build_unet(config["unet"]), read_weights(path, "unet.")[0], str(path), dtype)
+        return place(unet, dtype, offload)
+
+    schedule = ddpm_schedule(scaled_linear_betas(*config["betas"]))
+    return Prior(config["family"], codec, cache(read_unet), text_encoder.encode, schedule, dtype, offload)
 
 
 def _denoiser(base: Base, dtype: torch.dtype, offload: Offload) -> Callable[[], nn.Module]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..errors import WeightsError
 from .configs import shipped_config
@@ -11,7 +14,9 @@ from .diffusers_folders import has_network, read_network_folder
 from .files import NetworkFile
 from .single_files import has_vae, read_vae_file
 
-_NUMBERS = ("scaling_factor", "shift_factor")
+log = logging.getLogger("kintsugi")
+
+_SETTINGS = ("scaling_factor", "shift_factor", "force_upcast")
 
 
 def holds_vae(place: Path) -> bool:
@@ -23,11 +28,11 @@ def read_vae_network(place: Path, default: str | None = None) -> NetworkFile:
     """The AutoencoderKL of a diffusers folder, a single file or a checkpoint, diffusers names. Raises WeightsError.
 
     default: the shipped configuration of the family, for single files without one and for folders that leave out the scaling
-    of their latents, as old ones do. Without it such a folder is refused: a network restores only latents scaled as those it
-    was trained on, and what diffusers assumes is the scaling of Stable Diffusion 1.
+    of their latents or the precision they need, as old ones do. Without it a folder without scaling is refused: a network
+    restores only latents scaled as those it was trained on, and what diffusers assumes is the scaling of Stable Diffusion 1.
     """
     file = read_network_folder(_network_folder(place)) if place.is_dir() else read_vae_file(place, default)
-    config = {**_known_numbers(default), **file.config}
+    config = {**_known_settings(default), **file.config}
     if config.get("scaling_factor") is None:
         raise WeightsError(
             "its configuration has no scaling_factor, and latents of another scaling would be restored wrongly.",
@@ -37,11 +42,19 @@ def read_vae_network(place: Path, default: str | None = None) -> NetworkFile:
     return NetworkFile(file.tensors, config, file.where)
 
 
+def vae_dtype(file: NetworkFile, dtype: torch.dtype) -> torch.dtype:
+    """The dtype for a VAE where that one was chosen: float32 instead of float16 where it says that its activations overflow."""
+    if dtype != torch.float16 or not file.config.get("force_upcast"):
+        return dtype
+    log.info("%s: the VAE stays in float32, because it overflows in float16.", file.where)
+    return torch.float32
+
+
 def _network_folder(place: Path) -> Path:
     """The subfolder `vae` of a pipeline's folder, or the folder itself."""
     return place / "vae" if (place / "vae").is_dir() else place
 
 
-def _known_numbers(default: str | None) -> dict[str, Any]:
+def _known_settings(default: str | None) -> dict[str, Any]:
     config = shipped_config(default) if default else {}
-    return {name: config[name] for name in _NUMBERS if name in config}
+    return {name: config[name] for name in _SETTINGS if name in config}

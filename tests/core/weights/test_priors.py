@@ -11,13 +11,16 @@ from kintsugi.core.errors import WeightsError
 from kintsugi.core.methods.coding import decode_latent, encode_picture
 from kintsugi.core.models.offload import OFFLOADS, Offload
 from kintsugi.core.runtime import LocalHost
+from kintsugi.core.weights.embedded import PRIORS
 from kintsugi.core.weights.priors import load_prior, read_vae
 from published_layouts import PIXART_CONFIG, SD3_CONFIG, UNET_CONFIG, random_network, vae_config, write_folder
+from sdxl_layouts import SDXL_CONFIG
 
 FAMILIES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "sd3": ("transformer", "SD3Transformer2DModel", SD3_CONFIG, 16),
     "sd21-vae16": ("unet", "UNet2DConditionModel", UNET_CONFIG, 16),
     "pixart-alpha": ("transformer", "PixArtTransformer2DModel", PIXART_CONFIG, 4),
+    "sdxl": ("unet", "UNet2DConditionModel", SDXL_CONFIG, 4),
 }
 
 
@@ -61,6 +64,36 @@ def test_a_prior_is_the_same_under_every_offload(host: LocalHost, offload: Offlo
     picture = torch.rand(1, 16, 16, 3)
     expected = encode_picture(load_prior("sd3"), picture, 512)
     assert torch.equal(encode_picture(load_prior("sd3", offload=offload), picture, 512), expected)
+
+
+def test_a_prior_says_how_its_denoiser_computes(host: LocalHost) -> None:
+    folder_of("sd3", host.folders.models)
+    for family, weights in (("sd3", "auto"), ("sd3", "embedded"), ("sdxl", "embedded")):
+        prior = load_prior(family, weights, "bf16", "group")
+        assert (prior.dtype, prior.offload) == (torch.bfloat16, "group")
+
+
+@pytest.mark.parametrize("offload", OFFLOADS)
+def test_the_embedded_prior_of_sdxl_reads_prompts_and_denoises(offload: Offload, caplog: pytest.LogCaptureFixture) -> None:
+    prior = load_prior("sdxl", "embedded", offload=offload)
+    assert ("prior sdxl is untrained" in caplog.text) == PRIORS["sdxl"].stem.startswith("untrained")
+    assert prior.denoiser is not None and prior.schedule is not None and prior.family == "sdxl"
+    unet: Any = prior.denoiser()
+    assert unet is prior.denoiser()
+    prompt, rows = prior.encode_prompt("a clean photo"), torch.tensor([500])
+    latent = encode_picture(prior, torch.rand(1, 32, 32, 3), 512)
+    conditions = {"text_embeds": prompt.pooled, "time_ids": torch.tensor([[32.0, 32, 0, 0, 32, 32]])}
+    with torch.inference_mode():
+        eps = unet(latent, rows, encoder_hidden_states=prompt.tokens, added_cond_kwargs=conditions).sample
+    clean = prior.schedule.clean(latent, eps, rows, "epsilon")
+    assert prompt.tokens.shape[1] == 77 and clean.shape == latent.shape and clean.isfinite().all()
+    assert decode_latent(prior, clean, 512).shape == (1, 32, 32, 3)
+
+
+def test_auto_takes_the_embedded_prior_of_sdxl_where_nothing_is_found(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "kintsugi"):
+        assert load_prior("sdxl").denoiser is not None
+    assert "Prior sdxl: the small embedded one." in caplog.text
 
 
 def test_auto_takes_the_embedded_vae_where_nothing_is_found(caplog: pytest.LogCaptureFixture) -> None:
