@@ -64,6 +64,8 @@ def _loadable_name(path: PurePosixPath) -> str:
     return path.with_suffix(".safetensors").name if path.suffix in PICKLE_SUFFIXES else path.name
 
 
+_CLIP_TOKENIZER = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
+
 RELEASES: tuple[Release, ...] = (
     Release(
         name="instantir",
@@ -83,11 +85,25 @@ RELEASES: tuple[Release, ...] = (
     ),
     Release(
         name="sdxl",
-        what="SDXL base 1.0, InstantIR's prior",
+        what="SDXL base 1.0 with its tokenizers, InstantIR's prior",
         licence="CreativeML Open RAIL++-M",
         page="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
         repository="stabilityai/stable-diffusion-xl-base-1.0",
-        files=_files("checkpoints", "sd_xl_base_1.0.safetensors"),
+        files=(
+            *_files("checkpoints", "sd_xl_base_1.0.safetensors"),
+            *_tree(
+                "diffusers/stable-diffusion-xl-base-1.0",
+                *(f"{part}/{name}" for part in ("tokenizer", "tokenizer_2") for name in _CLIP_TOKENIZER),
+            ),
+        ),
+    ),
+    Release(
+        name="lcm-lora-sdxl",
+        what="LCM-LoRA for SDXL, which lets a prompt steer InstantIR's previews",
+        licence="CreativeML Open RAIL++-M",
+        page="https://huggingface.co/latent-consistency/lcm-lora-sdxl",
+        repository="latent-consistency/lcm-lora-sdxl",
+        files=(ReleaseFile("pytorch_lora_weights.safetensors", "loras/lcm-lora-sdxl.safetensors"),),
     ),
     Release(
         name="tsd-sr",

@@ -185,7 +185,7 @@ def test_models_are_listed_with_what_is_here(tmp_path: Path, capsys: Captured) -
     save_file({"w": torch.zeros(1)}, tmp_path / "checkpoints/sd_xl_base_1.0.safetensors")
     code, out, _ = kintsugi("models", "list", "--models-directory", tmp_path, capsys=capsys)
     assert code == 0
-    assert next(line for line in out.splitlines() if line.startswith("sdxl")).split()[1] == "1/1"
+    assert next(line for line in out.splitlines() if line.startswith("sdxl ")).split()[1] == "1/9"
 
 
 def test_fetching_without_a_network_exits_1(tmp_path: Path, capsys: Captured) -> None:

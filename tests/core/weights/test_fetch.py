@@ -186,4 +186,4 @@ def test_an_unknown_release_lists_the_known_ones() -> None:
 def test_every_release_lands_inside_the_models_tree_as_something_nodes_load() -> None:
     targets = [file.target for release in RELEASES for file in release.files]
     assert len(set(targets)) == len(targets)
-    assert all(target.endswith((".safetensors", ".json", "spiece.model")) and ".." not in target for target in targets)
+    assert all(target.endswith((".safetensors", ".json", "spiece.model", "merges.txt")) and ".." not in target for target in targets)
