@@ -15,7 +15,7 @@ class KintsugiLoadPrior:
     DISPLAY_NAME = "Load Prior (VAE, denoiser and text encoders)"
     DESCRIPTION = "Load a published diffusion model for the nodes that build on it, from a diffusers folder or a single file."
     CATEGORY = "image/restoration/latent"
-    SEARCH_ALIASES = ["checkpoint", "diffusers", "Stable Diffusion 3", "SD2.1", "PixArt", "VAE", "base model"]
+    SEARCH_ALIASES = ["checkpoint", "diffusers", "Stable Diffusion 3", "SD2.1", "PixArt", "SDXL", "VAE", "base model"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = (PRIOR,), ("prior",), "load"
     OUTPUT_TOOLTIPS = ("The prior, for Encode, Decode and the nodes that sample with it.",)
 
@@ -27,7 +27,7 @@ class KintsugiLoadPrior:
                 "weights": choice(
                     ["auto", "embedded", *base_choices()],
                     "auto",
-                    "auto: the family's model when it is there, else the small embedded VAE (the log says which).",
+                    "auto: the family's model when it is there, else the small embedded one (the log says which).",
                 ),
                 "dtype": choice(["auto", *DTYPES], "auto", "Number format of the networks. auto: fp32 on a CPU, bf16 on a GPU."),
                 "offload": choice(
