@@ -67,14 +67,9 @@ def chosen_file(what: str, weights: str, published: str, embedded: Path) -> Path
         weights = _published_or_embedded(what, published)
     if weights != "embedded":
         return find_weights("kintsugi", weights)
-    warn_of_stand_in(what, embedded)
-    return embedded
-
-
-def warn_of_stand_in(what: str, embedded: Path) -> None:
-    """Say in the log when that embedded file is an untrained one."""
     if embedded.stem.startswith("untrained"):
         log.warning("The embedded weights of %s are untrained: they only show that it runs, and restore nothing.", what)
+    return embedded
 
 
 def _published_or_embedded(what: str, published: str) -> str:
