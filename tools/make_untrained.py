@@ -1,4 +1,4 @@
-"""Make the embedded stand-ins of methods whose own training is still to come: python tools/make_untrained.py [METHOD...]
+"""Make the embedded stand-ins of methods whose own training is still to come: python tools/make_untrained.py [NAME...]
 
 Tiny networks of a method's true classes whose last layer is zero, so that they change nothing: the embedded VAE takes the picture
 apart and puts it together again. They prove the run, and restore nothing.
@@ -20,7 +20,10 @@ from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.weights.embedded import FOLDER
 from kintsugi.core.weights.files import write_weights
 from kintsugi.core.weights.tsd_sr import POSITIONS
-from torch import Tensor, nn
+from torch import Tensor
+from untrained_instantir import BUILDERS as INSTANTIR
+from untrained_instantir import card as instantir_card
+from untrained_instantir import silence
 
 # 2 x 2 patches of the embedded VAE's latents, four pixels each: the largest tile, its overlap and its border have a position.
 POSITIONS_PER_SIDE = 592
@@ -67,28 +70,23 @@ def instarevive() -> tuple[dict[str, Tensor], dict[str, Any]]:
     return dict(method.state_dict()), {"kind": "instarevive", "transformer": config, **settings}
 
 
-BUILDERS: dict[str, Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]] = {"tsd-sr": tsd_sr, "instarevive": instarevive}
+BUILDERS: dict[str, Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]] = {"tsd-sr": tsd_sr, "instarevive": instarevive, **INSTANTIR}
 
 
-def silence(layer: nn.Linear) -> None:
-    """Make the layer answer zero, whatever it is asked."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-
-
-def make(method: str) -> None:
-    """Write untrained-<method>.safetensors and its card into the folder of the embedded weights."""
+def make(name: str) -> None:
+    """Write untrained-<name>.safetensors and its card into the folder of the embedded weights."""
     torch.manual_seed(0)
-    tensors, config = BUILDERS[method]()
-    path = FOLDER / f"untrained-{method}.safetensors"
+    tensors, config = BUILDERS[name]()
+    path = FOLDER / f"untrained-{name}.safetensors"
     write_weights(path, tensors, config)
     count = sum(tensor.numel() for tensor in tensors.values())
-    path.with_suffix(".md").write_text(CARD.format(method=method, count=f"{count:,}"), encoding="utf-8")
+    card = instantir_card(name, count) if name in INSTANTIR else CARD.format(method=name, count=f"{count:,}")
+    path.with_suffix(".md").write_text(card, encoding="utf-8")
 
 
-def main(methods: list[str]) -> None:
-    for method in methods or BUILDERS:
-        make(method)
+def main(names: list[str]) -> None:
+    for name in names or BUILDERS:
+        make(name)
 
 
 if __name__ == "__main__":
