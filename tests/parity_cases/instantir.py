@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from kintsugi.core.diffusion import NoiseSchedule, ddpm_schedule, scaled_linear_betas
+from kintsugi.core.diffusion import NoiseSchedule, constant_schedule, ddpm_schedule, scaled_linear_betas
 from kintsugi.core.methods import instantir_assembly as assembly
 from kintsugi.core.methods.instantir import SOLVERS, Level, Options, leading_timesteps, sample
 from kintsugi.core.methods.instantir_networks import Conditions, InstantIR, single_step
@@ -85,6 +85,12 @@ class Networks:
 
 
 MIDDLE = "res_mid"
+
+
+def numbered(sidecar: Sidecar, pattern: str) -> list[str]:
+    """Its names of that pattern, by the number in them."""
+    found = [match for name in sidecar.names if (match := re.fullmatch(pattern, name))]
+    return [match[0] for match in sorted(found, key=lambda match: int(match[1]))]
 
 
 def is_resampler(sidecar: Sidecar) -> bool:
@@ -179,7 +185,7 @@ def check_unet(sidecar: Sidecar) -> Iterator[Check]:
     conditions = {"text_embeds": sidecar.tensor("pooled_text"), "time_ids": sidecar.tensor("time_ids")}
     embedding = sdxl_embedding(unet, timestep, *conditions.values())
     yield sidecar.compare("unet", "temb", embedding)
-    stored = [sidecar.tensor(name) for name in sidecar.names if name.startswith("res_down")]
+    stored = [sidecar.tensor(name) for name in numbered(sidecar, r"res_down(\d+)")]
 
     def run(weight: float = 0.0, image: bool = True) -> Tensor:
         extra = {}
@@ -211,6 +217,10 @@ def check_single_step(sidecar: Sidecar) -> Iterator[Check]:
     yield sidecar.compare("single step", "alphas_cumprod", table.signal(torch.arange(1000)) ** 2)
     timesteps = sidecar.tensor("timesteps")
     yield sidecar.compare("single step", "alphas_cumprod_at_t", table.signal(timesteps) ** 2)
+    # Where signal and noise are 1, noise 1 in a latent of 1 leaves nothing, and noise -1 in one of 0 leaves 1.
+    unit, ones = constant_schedule(1.0, 1.0), torch.ones(len(timesteps), 1, 1, 1)
+    yield sidecar.compare("single step", "c_skip", single_step(unit, ones, ones, timesteps).flatten())
+    yield sidecar.compare("single step", "c_out", single_step(unit, 0 * ones, -ones, timesteps).flatten())
     sample, output = sidecar.tensor("sample"), sidecar.tensor("model_output")
     for name in sidecar.names:
         found = re.fullmatch(r"(eps|v)_t(\d+)", name)
@@ -233,8 +243,10 @@ def options_of(sidecar: Sidecar) -> Options:
     if "variant" in sidecar.content:
         variant = sidecar.content["variant"]
         solver = "printed" if "as printed" in variant["update"] else "ddim"
-        return Options(steps, variant["guidance_scale"] or 1.0, sampler=solver, adares="paper", start_from_degraded=False)
+        free = not variant["delta_clamped_to_0_1"]
+        return Options(steps, variant["guidance_scale"] or 1.0, sampler=solver, adares="paper", start_from_degraded=False, quirks=free)
     told = sidecar.content["arguments"]
+    strength = told["controlnet_conditioning_scale"]
     return Options(
         steps=steps,
         guidance=told["guidance_scale"],
@@ -245,7 +257,8 @@ def options_of(sidecar: Sidecar) -> Options:
         preview_end=told["preview_end"],
         control_start=told["control_guidance_start"],
         creative_start=told["control_guidance_end"],
-        strength=told["controlnet_conditioning_scale"],
+        # The release bounds a factor by it, and without AdaRes that factor is 1.
+        strength=strength if told["adastep_restore"] else min(strength, 1.0),
         quirks=told["adastep_restore"],
     )
 
@@ -281,10 +294,11 @@ def check_loop(sidecar: Sidecar) -> Iterator[Check]:
     conditions = conditions_of(networks, model, options.guidance)
     degraded = load_tensors(sidecar.path.with_name("f_inputs.safetensors"))["lq_latent"]
     first = sidecar.tensor("init_noise" if "init_noise" in sidecar.names else "z_T")
-    noises = iter([first, *(sidecar.tensor(name) for name in sidecar.names if re.fullmatch(r"step\d+_noise", name))])
+    noises = iter([first, *(sidecar.tensor(name) for name in numbered(sidecar, r"step(\d+)_noise"))])
     yield sidecar.compare("loop", "timesteps", torch.tensor(leading_timesteps(options.steps)))
     with networks.dcp.attached(networks.unet):
         steps = list(sample(model, degraded, conditions, options, lambda: next(noises)))
+    clamped, delta = not options.quirks, torch.ones(len(degraded))
     for index, step in enumerate(steps):
         seen = {"preview": step.preview.latent, "preview_eps": step.preview.eps} if step.preview else {"preview": None}
         # The release adds zeros where control is off.
@@ -293,7 +307,9 @@ def check_loop(sidecar: Sidecar) -> Iterator[Check]:
         if middle is None and recorded in sidecar.names:
             middle = torch.zeros_like(sidecar.tensor(recorded))
         known = {**step.__dict__, **seen, MIDDLE: middle, "z_bar": step.x0, "z_ref": step.reference}
-        known |= {"delta_next": step.delta}
+        following = step.delta.clamp(0, 1) if clamped else step.delta
+        known |= {"delta_used": delta, "delta_next": following}
+        delta = following
         yield from step_checks(sidecar, f"step{index}_", known)
     yield sidecar.compare("loop", "final_latent", steps[-1].z_next)
 
@@ -301,8 +317,8 @@ def check_loop(sidecar: Sidecar) -> Iterator[Check]:
 def step_checks(sidecar: Sidecar, prefix: str, known: dict[str, Any]) -> Iterator[Check]:
     for name in (name for name in sidecar.names if name.startswith(prefix)):
         kind = name.removeprefix(prefix)
-        if kind in ("noise", "delta_used"):
-            continue  # an input; the delta_next of the step before
+        if kind == "noise":
+            continue  # an input
         if known.get(kind) is None:
             yield sidecar.failed("loop", name, "this step has no such thing here")
         else:
