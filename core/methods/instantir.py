@@ -7,7 +7,7 @@ residuals steer the denoising step. AdaRes lets the disagreement of preview and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -45,6 +45,12 @@ class Options:
     creative_start: float = 1.0
     strength: float = 1.0
     quirks: bool = False
+
+
+def fast(options: Options) -> Options:
+    """The same with one look for both halves of the guidance, in every second step alone: about a third less time, for a result that
+    is another by a few percent (`make bench` measures both)."""
+    return replace(options, conditional_previews=True, preview_every=2)
 
 
 @dataclass(frozen=True)
