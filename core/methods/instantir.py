@@ -8,28 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from math import inf
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..diffusion import NoiseSchedule
+from ..errors import BadValueError
 from .instantir_networks import Conditions, InstantIR, Look, Steering
 
 TRAINING_STEPS = 1000
-# Below this strength the release runs neither Previewer nor Aggregator.
+# Where AdaRes asks for less strength than this, the release's rests.
 NEGLIGIBLE = 0.1
 SMALLEST_VARIANCE = 1e-20
 SMALLEST_CHANGE = 1e-12
 
 AdaRes = Literal["off", "paper", "released"]
+ADARES: tuple[AdaRes, ...] = get_args(AdaRes)
 
 
 @dataclass(frozen=True)
 class Options:
-    """guidance: 1 turns it off. Windows are fractions of the steps; creative_start is where control ends. preview_every: steps
-    between previews, the last one serves in between. conditional_previews: one look for both halves under guidance. strength:
-    of the residuals. quirks: AdaRes `released` exactly as released, for comparison alone."""
+    """guidance: 1 turns it off. Windows are fractions of the steps, empty where they start as they end; creative_start is where
+    control ends. preview_every: steps between previews, the last one serves in between. conditional_previews: one look for both
+    halves under guidance. strength: of the residuals. quirks: AdaRes exactly as released, or as printed (delta may exceed 1), for
+    comparison alone."""
 
     steps: int = 30
     guidance: float = 7.0
@@ -45,6 +49,31 @@ class Options:
     creative_start: float = 1.0
     strength: float = 1.0
     quirks: bool = False
+
+    def check(self) -> None:
+        """Raise BadValueError for a choice that there is not, a number out of its bounds, or a window that closes before it opens."""
+        for name, known in (("sampler", tuple(SOLVERS)), ("adares", ADARES)):
+            if getattr(self, name) not in known:
+                raise BadValueError(f"there is no {getattr(self, name)!r}.", where=name, way_out=f"Choose one of {', '.join(known)}.")
+        for name, (low, high) in BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                expected = f"{low} to {high}" if high < inf else f"at least {low}"
+                raise BadValueError(f"it is {getattr(self, name)}.", where=name, way_out=f"Choose {expected}.")
+        for start, end in WINDOWS:
+            if getattr(self, start) > getattr(self, end):
+                raise BadValueError(
+                    f"the window opens at {getattr(self, start)} and closes at {getattr(self, end)}, before that.",
+                    where=f"{start}, {end}",
+                    way_out=f"Let {end} be the larger one; equal ones mean no window at all.",
+                )
+
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "steps": (1, TRAINING_STEPS), "guidance": (1, inf), "guidance_rescale": (0, 1), "strength": (0, inf),
+    "preview_every": (1, TRAINING_STEPS), "preview_start": (0, 1), "preview_end": (0, 1), "control_start": (0, 1),
+    "creative_start": (0, 1),
+}  # fmt: skip
+WINDOWS = (("preview_start", "preview_end"), ("control_start", "creative_start"))
 
 
 def fast(options: Options) -> Options:
@@ -82,7 +111,7 @@ def sample(
     """The steps of one run, the last z_next being the restored latent. Algorithm 1, or the release's loop with AdaRes off.
 
     degraded [B, C, h, w]: the scaled latent of the picture; draw: the next standard normal noise of that shape; reference: what
-    the Aggregator sees beside it where no preview is, else `degraded` itself.
+    the Aggregator sees beside it instead of previews, and of `degraded` itself where no preview is.
     """
     timesteps = leading_timesteps(options.steps)
     levels = noise_levels(networks.schedule, timesteps, ends_clean=options.sampler == "ddpm" or options.adares == "paper")
@@ -104,9 +133,10 @@ def sample(
 
 
 def leading_timesteps(steps: int) -> list[int]:
-    """t_i = 1 + stride (N - 1 - i): SDXL's leading spacing with an offset of 1, 958 to 1 for 30 steps."""
+    """t_i = 1 + stride (N - 1 - i): SDXL's leading spacing with an offset of 1, 958 to 1 for 30 steps. 1000 steps begin with the
+    last timestep twice, because there is none after it."""
     stride = TRAINING_STEPS // steps
-    return [1 + stride * (steps - 1 - index) for index in range(steps)]
+    return [min(1 + stride * (steps - 1 - index), TRAINING_STEPS - 1) for index in range(steps)]
 
 
 Level = tuple[float, float]
@@ -164,6 +194,11 @@ def strength_at(index: int, options: Options, memory: Memory) -> Tensor:
     return torch.minimum(memory.delta.clamp(min=0), strength) if options.adares == "released" else strength
 
 
+def steers(strength: Tensor, options: Options) -> bool:
+    """Whether the Aggregator works in this step."""
+    return bool((strength > (NEGLIGIBLE if options.adares == "released" else 0)).any())
+
+
 def look_ahead(
     networks: InstantIR,
     z: Tensor,
@@ -176,7 +211,7 @@ def look_ahead(
 ) -> Look | None:
     """This step's preview: a new one, the last one between two looks, or None outside its window."""
     inside = index / options.steps >= options.preview_start and (index + 1) / options.steps <= options.preview_end
-    wanted = bool((strength > NEGLIGIBLE).any()) or (options.adares == "released" and not options.quirks)
+    wanted = steers(strength, options) or (options.adares == "released" and not options.quirks)
     if not (inside and wanted):
         return None
     if memory.look is not None and index % options.preview_every:
@@ -191,15 +226,16 @@ def compare(
     degraded: Tensor, reference: Tensor | None, preview: Look | None, t: Tensor, options: Options, memory: Memory, strength: Tensor
 ) -> Steering | None:
     """What the Aggregator sees beside the degraded latent: the preview, drawn towards it by the paper's AdaRes; None for a rest."""
-    if not bool((strength > NEGLIGIBLE).any()):
+    if not steers(strength, options):
         return None
-    rows = _rows(degraded, t)
-    if preview is None:
-        compared = rows if reference is None else _rows(reference, t)
-    elif options.adares == "paper":
-        compared = torch.lerp(preview.latent, rows, _rows(memory.delta.clamp(0, 1), t).reshape(-1, 1, 1, 1))
-    else:
+    rows = compared = _rows(degraded, t)
+    if reference is not None:
+        compared = _rows(reference, t)
+    elif preview is not None:
         compared = preview.latent
+    if preview is not None and options.adares == "paper":
+        delta = memory.delta if options.quirks else memory.delta.clamp(0, 1)
+        compared = torch.lerp(compared, rows, _rows(delta, t).reshape(-1, 1, 1, 1))
     return Steering(rows, compared, _rows(strength, t))
 
 
