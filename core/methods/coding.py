@@ -55,12 +55,7 @@ def encode_picture(prior: Prior, pictures: Tensor, tile: int, mode: Mode = "auto
 def decode_latent(prior: Prior, latent: Tensor, tile: int, mode: Mode = "auto") -> Tensor:
     """Pictures [B, H, W, 3] in 0..1 of a scaled latent [B, C, h, w]. tile, mode: see encode_picture()."""
     codec = prior.codec
-    if latent.ndim != 4 or latent.shape[1] != codec.channels:
-        raise BadValueError(
-            f"the latent is {list(latent.shape)}, expected [batch, {codec.channels}, height, width].",
-            where=prior.family, way_out="Decode with the prior that encoded it.",
-        )  # fmt: skip
-    require_finite(latent, "The latent")
+    require_latent(prior, latent, "Decode with the prior that encoded it.")
     height, width = (side * codec.downscale for side in latent.shape[-2:])
 
     def whole() -> Tensor:
@@ -70,6 +65,16 @@ def decode_latent(prior: Prior, latent: Tensor, tile: int, mode: Mode = "auto") 
         return as_pictures(_in_tiles(decoder_of(codec.vae), codec.unscaled(latent), size, mode, "Decoding", height * width))
 
     return _whole_or_tiled(whole, tiled, max(height, width), tile).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+def require_latent(prior: Prior, latent: Tensor, way_out: str) -> None:
+    """Raise BadValueError when it is no latent [B, C, h, w] of this prior, KintsugiError when it is not finite."""
+    channels = prior.codec.channels
+    if latent.ndim != 4 or latent.shape[1] != channels:
+        raise BadValueError(
+            f"the latent is {list(latent.shape)}, expected [batch, {channels}, height, width].", where=prior.family, way_out=way_out
+        )
+    require_finite(latent, "The latent")
 
 
 def _whole_or_tiled(whole: Callable[[], Tensor], tiled: Callable[[int], Tensor], longest: int, tile: int) -> Tensor:
