@@ -68,11 +68,11 @@ def restore_latent(
     in tiles; prompt: the empty one where none is given. Sides grow to whole tokens by reflection and are cut again. Raises
     BadValueError for a prior, latent or prompt that does not fit, OutOfMemoryError when the smallest tile does not.
     """
-    flux = _transformer_of(prior)
+    flux = flux_of(prior)
     _require_channels(degraded, flux)
     require_finite(degraded, "The latent")
     prompt = prompt or prior.encode_prompt("")
-    _require_widths(prompt, flux)
+    require_prompt(prompt, flux)
     device, (height, width) = current_host().device, degraded.shape[-2:]
     padded = pad_to_multiple(degraded.to(device, torch.float32), PATCH)
     noise = draw_noise(picture_generators(seed, len(padded)), padded.shape[1:]).to(device)
@@ -153,10 +153,11 @@ class _Velocity:
             yield part.to(device).repeat(rows // len(part), *[1] * (part.ndim - 1))
 
 
-def _transformer_of(prior: Prior) -> Any:
+def flux_of(prior: Prior) -> Any:
+    """The prior's FluxTransformer2DModel; raises BadValueError for a prior of another kind."""
     if prior.denoiser is None or not hasattr(network := prior.denoiser(), "single_transformer_blocks"):
         raise BadValueError(
-            "it has no Flux transformer, which FluxIR restores with.", where=f"Prior {prior.family}", way_out="Load the prior flux-dev."
+            "it has no Flux transformer, which this works with.", where=f"Prior {prior.family}", way_out="Load the prior flux-dev."
         )
     return network
 
@@ -171,12 +172,13 @@ def _require_channels(latent: Tensor, flux: FluxTransformer2DModel) -> None:
         )
 
 
-def _require_widths(prompt: PromptEmbedding, flux: FluxTransformer2DModel) -> None:
+def require_prompt(prompt: PromptEmbedding, flux: FluxTransformer2DModel) -> None:
+    """Raise BadValueError for the embedding of another family's encoders."""
     width, pooled_width = flux.config.joint_attention_dim, flux.config.pooled_projection_dim
     pooled = None if prompt.pooled is None else list(prompt.pooled.shape)
     if prompt.tokens.shape[-1] != width or pooled is None or pooled[-1] != pooled_width:
         raise BadValueError(
             f"the prompt is {list(prompt.tokens.shape)} and {pooled}, expected [1, tokens, {width}] and [1, {pooled_width}].",
-            where="FluxIR",
+            where="Flux",
             way_out="Encode the prompt with the text encoders of Flux.",
         )
