@@ -128,6 +128,7 @@ def prompt_rows(networks: InstantIR, prompts: Sequence[PromptEmbedding]) -> tupl
     Shorter ones are repeated up to a common length, in which attention without a mask sees no difference. Raises BadValueError
     for a prompt of another model, KintsugiError for one that is not finite.
     """
+    device = current_host().device
     length = lcm(*(prompt.tokens.shape[1] for prompt in prompts))
     rows, pooled = [], []
     for prompt in prompts:
@@ -139,6 +140,6 @@ def prompt_rows(networks: InstantIR, prompts: Sequence[PromptEmbedding]) -> tupl
             )
         require_prompt(networks.unet.unet, prompt.tokens, prompt.pooled)
         require_finite(prompt.tokens, "The prompt")
-        rows.append(prompt.tokens.float().repeat(1, length // prompt.tokens.shape[1], 1))
-        pooled.append(prompt.pooled.float())
+        rows.append(prompt.tokens.to(device, torch.float32).repeat(1, length // prompt.tokens.shape[1], 1))
+        pooled.append(prompt.pooled.to(device, torch.float32))
     return torch.cat(rows), torch.cat(pooled)
