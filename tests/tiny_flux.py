@@ -41,7 +41,7 @@ def tiny_adapter(flux: Any, trained: bool = True, **own: Any) -> FluxAdapter:
 def tiny_prior(flux: Any) -> Prior:
     """The network behind a VAE of two pixels per latent pixel; every prompt has an embedding of its own."""
     codec = LatentCodec(build_vae(vae_config((8, 8), 4, 1, 4)).eval())
-    return Prior("flux-dev", codec, lambda: flux, tiny_prompt)
+    return Prior("flux", codec, lambda: flux, tiny_prompt)
 
 
 def tiny_prompt(text: str) -> PromptEmbedding:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ def restore_latent(
         return z
 
     with controlled(flux, adapter, prior.dtype) as network:
-        restored = with_smaller_tiles(run, tile, SMALLEST_TILE)
+        restored = with_smaller_tiles(run, min(tile, max(padded.shape[-2:]) * prior.codec.downscale), SMALLEST_TILE)
     require_finite(restored, "The restored latent")
     return restored[..., :height, :width].to(degraded.device)
 
@@ -153,11 +153,14 @@ class _Velocity:
             yield part.to(device).repeat(rows // len(part), *[1] * (part.ndim - 1))
 
 
-def flux_of(prior: Prior) -> Any:
-    """The prior's FluxTransformer2DModel; raises BadValueError for a prior of another kind."""
-    if prior.denoiser is None or not hasattr(network := prior.denoiser(), "single_transformer_blocks"):
+def flux_of(prior: Prior) -> FluxTransformer2DModel:
+    """The prior's transformer; raises BadValueError for a prior of another kind."""
+    from diffusers import FluxTransformer2DModel
+
+    network = prior.denoiser() if prior.denoiser else None
+    if not isinstance(network, FluxTransformer2DModel):
         raise BadValueError(
-            "it has no Flux transformer, which this works with.", where=f"Prior {prior.family}", way_out="Load the prior flux-dev."
+            "it has no Flux transformer, which this works with.", where=f"Prior {prior.family}", way_out="Load a prior of the family flux."
         )
     return network
 

@@ -80,6 +80,8 @@ class ControlledFlux:
             guidance=guidance if self.flux.config.guidance_embeds else None,
             return_dict=False,
         )[0]
+        if not torch.is_grad_enabled():
+            self._features = None
         return velocity
 
     def hooks_on(self, block: nn.Module, index: int) -> Iterator[Any]:

@@ -51,8 +51,8 @@ class Bottleneck(nn.Module):
 
     def __init__(self, width: int, rank: int | None) -> None:
         super().__init__()
-        self.squeeze = nn.Linear(width, rank) if rank else nn.Identity()
-        self.excite = nn.Linear(rank or width, width)
+        self.squeeze = nn.Identity() if rank is None else nn.Linear(width, rank)
+        self.excite = nn.Linear(width if rank is None else rank, width)
         nn.init.zeros_(self.excite.weight)
         nn.init.zeros_(self.excite.bias)
 
@@ -175,9 +175,9 @@ class FluxAdapter(ModelMixin, ConfigMixin):
     def require_fit(self, flux: FluxTransformer2DModel) -> None:
         """Raise BadValueError when the adapter is made for a Flux of another configuration."""
         faults = [
-            f"{name} is {told(self.config[name])}, the prior has {told(flux.config[name])}"
+            f"{name} is {_told(self.config[name])}, the prior has {_told(flux.config[name])}"
             for name in SHARED
-            if told(self.config[name]) != told(flux.config[name])
+            if _told(self.config[name]) != _told(flux.config[name])
         ]
         if faults:
             raise BadValueError(
@@ -185,6 +185,6 @@ class FluxAdapter(ModelMixin, ConfigMixin):
             )
 
 
-def told(value: object) -> object:
+def _told(value: object) -> object:
     """A configuration's entry as JSON gives it back."""
     return list(value) if isinstance(value, tuple) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 from conftest import GOLDEN
 from kintsugi.core.diffusion import flux_sigmas
-from kintsugi.core.errors import BadValueError, Interrupted
+from kintsugi.core.errors import BadValueError, Interrupted, OutOfMemoryError
 from kintsugi.core.methods.fluxir import Options, plan_latent, restore_latent, sample
 from kintsugi.core.models.codec import LatentCodec
 from kintsugi.core.models.controlled_flux import controlled
 from kintsugi.core.models.flux_adapter import INJECTIONS, FluxAdapter, Injection
 from kintsugi.core.models.flux_tokens import pack_latent, unpack_latent
+from kintsugi.core.models.offload import Offload, place
 from kintsugi.core.models.prior import Prior
 from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.randomness import draw_noise, picture_generators
@@ -191,6 +193,23 @@ def test_without_strength_or_window_it_is_plain_flux(prior: Prior, adapter: Flux
         assert torch.equal(restore_latent(prior, adapter, DEGRADED[:1], 5, options), expected)
 
 
+def test_without_an_adapter_and_a_picture_flux_generates(flux: Any) -> None:
+    noise = draw_noise(picture_generators(5, 1), (4, 8, 10))
+    with controlled(flux) as network:
+        *_, found = sample(network, noise, None, tiny_prompt("a cat"), flux_sigmas(3, 20), SHORT)
+    assert torch.equal(found, pipeline_result(flux, noise, tiny_prompt("a cat"), SHORT))
+
+
+@pytest.mark.parametrize("offload", ["none", "group", "layerwise fp8"])
+def test_a_flux_in_bf16_stays_close_to_one_in_float32(offload: Offload, prior: Prior, adapter: FluxAdapter) -> None:
+    expected = restore_latent(prior, adapter, DEGRADED[:1], 5, SHORT)
+    half = replace(tiny_prior(place(tiny_flux(), torch.bfloat16, offload)), dtype=torch.bfloat16)
+    found = restore_latent(half, place(tiny_adapter(tiny_flux()), torch.bfloat16), DEGRADED[:1], 5, SHORT)
+    assert found.dtype == torch.float32
+    # Measured: 0.8 % of the largest value in bf16, 0.9 % in 8 bits.
+    assert 0 < (found - expected).abs().max() < 0.02 * expected.abs().max()
+
+
 class CancelsWhenAsked(LocalHost):
     """A person who cancels at the n-th question."""
 
@@ -286,3 +305,17 @@ def test_a_latent_prompt_or_prior_that_does_not_fit_is_refused(prior: Prior, ada
         restore_latent(prior, adapter, DEGRADED, 0, SHORT, prompt=PromptEmbedding(torch.zeros(1, 5, 7)))
     with pytest.raises(BadValueError, match="Prior mini: it has no Flux transformer"):
         restore_latent(Prior("mini", LatentCodec(prior.codec.vae)), adapter, DEGRADED, 0, SHORT)
+
+
+def test_a_memory_too_small_for_the_smallest_tile_is_told(adapter: FluxAdapter) -> None:
+    flux = tiny_flux()
+    tokens: list[int] = []
+
+    def fill(_: Any, __: Any, inputs: dict[str, Any]) -> None:
+        tokens.append(inputs["hidden_states"].shape[1])
+        raise torch.OutOfMemoryError
+
+    flux.register_forward_pre_hook(fill, with_kwargs=True)
+    with pytest.raises(OutOfMemoryError, match="tiles of 300 pixels do not fit the memory either"):
+        restore_latent(tiny_prior(flux), adapter, torch.zeros(1, 4, 10, 300), 0, SHORT)
+    assert tokens == [5 * 150, 5 * 75]

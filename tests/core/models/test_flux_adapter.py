@@ -105,7 +105,11 @@ def test_it_leaves_no_trace_on_its_flux(injection: Injection) -> None:
     flux = tiny_flux()
     expected, weights = plain(flux), {name: tensor.clone() for name, tensor in flux.state_dict().items()}
     adapter = tiny_adapter(flux, injection=injection)
-    assert not torch.allclose(steered(flux, adapter), expected, rtol=1e-2)
+    with controlled(flux, adapter) as network:
+        found = network(*given(), pack_latent(DEGRADED), image_ids=IDS)
+        # Another's call of the same network, while it is steered, is not.
+        assert torch.equal(plain(flux), expected)
+    assert not torch.allclose(found, expected, rtol=1e-2)
     assert torch.equal(plain(flux), expected)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in flux.modules())
     assert all(torch.equal(tensor, weights[name]) for name, tensor in flux.state_dict().items())
