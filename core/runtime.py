@@ -137,15 +137,29 @@ def using_host(host: Host) -> Iterator[Host]:
         _host.reset(token)
 
 
+_most_rows: ContextVar[int | None] = ContextVar("kintsugi_most_rows", default=None)
+
+
+@contextmanager
+def rows_per_call(rows: int) -> Iterator[None]:
+    """Inside the block run_model() calls a network with at most so many rows. For work that has as many, or a multiple, whatever
+    else there is to do: the host's micro-batch would only be filled up with copies."""
+    token = _most_rows.set(min(rows, _most_rows.get() or rows))
+    try:
+        yield
+    finally:
+        _most_rows.reset(token)
+
+
 def run_model(model: Callable[..., Tensor], *inputs: Tensor, **fixed: object) -> Tensor:
     """model(*inputs, **fixed) in constant micro-batches: the one way every network here is called.
 
     inputs: tensors with equal first dimension B; fixed arguments are passed to every call unchanged and hold no
     batch. Results of convolutions and matrix products depend on the batch size in their last bits, so each call has
-    exactly `host.micro_batch` rows; a short rest is padded by repeating its last row and cut again.
+    exactly `host.micro_batch` rows, or those of rows_per_call(); a short rest is padded by repeating its last row and cut again.
     """
     host = current_host()
-    size = host.micro_batch
+    size = min(host.micro_batch, _most_rows.get() or host.micro_batch)
     results = []
     for start in range(0, inputs[0].shape[0], size):
         host.check_interrupted()

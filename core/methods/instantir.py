@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..diffusion import NoiseSchedule
 from ..errors import BadValueError
+from ..runtime import rows_per_call
 from .instantir_networks import Conditions, InstantIR, Look, Steering
 
 TRAINING_STEPS = 1000
@@ -218,7 +219,8 @@ def look_ahead(
         return memory.look
     if not options.conditional_previews:
         return networks.preview(_rows(z, t), t, conditions)
-    own = networks.preview(z, t[-z.shape[0] :], conditions.last(z.shape[0]))
+    with rows_per_call(z.shape[0]):
+        own = networks.preview(z, t[-z.shape[0] :], conditions.last(z.shape[0]))
     return Look(*(_rows(part, t) for part in own))
 
 

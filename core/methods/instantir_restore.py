@@ -15,7 +15,7 @@ from ..models.aggregator import Aggregator
 from ..models.codec import LatentCodec
 from ..models.prior import Prior
 from ..models.prompt import PromptEmbedding
-from ..runtime import Progress, current_host, require_finite
+from ..runtime import Progress, current_host, require_finite, rows_per_call
 from .coding import require_latent
 from .dcp_tokens import CROPS, Crop, image_tokens
 from .instantir import TRAINING_STEPS, Options, Step, sample
@@ -59,7 +59,7 @@ def parse_weights(text: str) -> tuple[float, ...]:
     except ValueError:
         weights = ()
     if not weights or not all(0 <= weight < float("inf") for weight in weights):
-        raise BadValueError(f"{text!r} is no list of numbers from 0 up.", where="weights", way_out="Write 1, or 0.5, 1 for two levels.")
+        raise BadValueError(f"{text!r} is no list of numbers from 0 up.", where="image_weights", way_out="Write 1, or 0.5, 1 for two levels.")
     return weights
 
 
@@ -94,8 +94,9 @@ def restore_latent(
     def restored(picture: Picture, index: int) -> Restored:
         other = references[index]
         compared = None if other is None else padded_for(picture.networks, other)
-        steps = sample(picture.networks, picture.padded, picture.conditions(prompts), options, picture.draw, compared)
-        return _followed(steps, picture, partial(bar.show, options.steps * index))
+        with rows_per_call(len(prompts)):
+            steps = sample(picture.networks, picture.padded, picture.conditions(prompts), options, picture.draw, compared)
+            return _followed(steps, picture, partial(bar.show, options.steps * index))
 
     parts = for_each_picture(prior, context, previewer, aggregator, latent, seed, tile, restored)
     result = torch.cat([part.latent for part in parts]).to(latent.device)
@@ -130,7 +131,8 @@ def look(
         t = torch.full((1,), timestep, device=z.device)
         if add_noise:
             z = networks.schedule.add_noise(z, picture.draw().to(z), t)
-        return picture.cropped(networks.preview(z, t, picture.conditions([prompt])).latent)
+        with rows_per_call(1):
+            return picture.cropped(networks.preview(z, t, picture.conditions([prompt])).latent)
 
     result = torch.cat(for_each_picture(prior, context, previewer, None, latent, seed, TILE, seen)).to(latent.device)
     require_finite(result, "The preview")
@@ -182,4 +184,5 @@ def small_picture(codec: LatentCodec, latent: Tensor) -> Tensor:
     height, width = latent.shape[-2:]
     factor = min(1.0, SHOWN_SIDE / max(height, width))
     shrunk = F.interpolate(latent, (max(1, round(height * factor)), max(1, round(width * factor))), mode="area")
-    return codec.decode(shrunk)[0].clamp(0, 1).permute(1, 2, 0)
+    with rows_per_call(1):
+        return codec.decode(shrunk)[0].clamp(0, 1).permute(1, 2, 0)

@@ -60,6 +60,16 @@ def test_that_holds_for_other_micro_batches_too(parts: Parts) -> None:
         assert torch.equal(together.latent[1:], parts.restore(parts.latent[1:], SHORT, 8, seen_by(parts, 1)).latent)
 
 
+@pytest.mark.parametrize(("guidance", "conditional", "expected"), [(3.0, False, {2}), (3.0, True, {1, 2}), (1.0, False, {1})])
+def test_no_call_is_filled_up_with_copies(parts: Parts, guidance: float, conditional: bool, expected: set[int]) -> None:
+    rows: set[int] = set()
+    hook = parts.unet.register_forward_pre_hook(lambda _, inputs: rows.add(inputs[0].shape[0]))
+    with using_host(LocalHost(device=CPU, micro_batch=4)):
+        parts.restore(parts.latent, Options(steps=2, guidance=guidance, conditional_previews=conditional))
+    hook.remove()
+    assert rows == expected
+
+
 def test_the_context_of_one_picture_serves_all(parts: Parts) -> None:
     one = seen_by(parts, 0)
     both = LqContext(parts.perceptor, one.tokens.expand(2, -1, -1), one.blank)
