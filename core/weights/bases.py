@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
-from ..diffusion import NoiseSchedule
-from ..errors import WeightsError
+from ..diffusion import NoiseSchedule, flow_schedule
+from ..errors import MissingPackageError, WeightsError
 from ..models.prompt import PromptEncoder
 from ..runtime import current_host
 from .diffusers_folders import (
@@ -28,17 +28,20 @@ from .diffusers_folders import (
 )
 from .families import Family, family_of
 from .files import NetworkFile
-from .locations import find_files, find_weights
+from .gguf_files import SUFFIX, is_gguf
+from .locations import SAFETENSORS_SUFFIXES, find_files, find_weights
+from .nf4 import Form, is_quantised
 from .schedules import schedule_at
-from .sdxl_text import TOKENIZERS
 from .single_files import denoiser_shapes, read_denoiser, require_file_of
-from .text_encoders import has_text_encoders, prompt_encoder
+from .text_encoders import LazyPromptEncoder, has_text_encoders, prompt_encoder
+from .text_networks import TOKENIZERS
 from .vaes import holds_vae, read_vae_network
 
 log = logging.getLogger("kintsugi")
 
 FOLDER_KINDS = ("diffusers", "checkpoints", "diffusion_models", "kintsugi")
 FILE_KINDS = ("checkpoints", "diffusion_models")
+SUFFIXES = (*SAFETENSORS_SUFFIXES, SUFFIX)
 
 Places = dict[str, Path]
 
@@ -66,10 +69,14 @@ class Base(Protocol):
     def schedule(self) -> NoiseSchedule | None:
         """What the denoiser was trained with; None for families of one-step methods, which bring their own."""
 
+    @property
+    def stored(self) -> Form:
+        """The form that the denoiser's weights are stored in."""
 
-def base_choices() -> list[str]:
-    """Names of the diffusers folders and single files in the models folders that a base can be read from."""
-    return list(_places())
+
+def base_choices(quantised: bool = False) -> list[str]:
+    """Names of the diffusers folders and single files in the models folders that a base can be read from. quantised: GGUF files too."""
+    return [name for name, place in _places().items() if quantised or not is_gguf(place)]
 
 
 def find_base(family: str, name: str = "auto") -> Base:
@@ -95,26 +102,34 @@ def search_base(family: str, name: str = "auto") -> Base | None:
     denoiser = _denoiser_place(kind, places) if name == "auto" else _named(name, places)
     own = [denoiser] if denoiser else []
     vae = next((place for place in (*own, *_usual(kind.usual_vaes, everywhere)) if holds_vae(place)), None)
-    text = next((place for place in (*own, *_usual(kind.usual_texts, places)) if has_text_encoders(place, family)), None)
     main = denoiser or vae
     if main is None:
         return None
-    tokenizers = next(iter(_usual(kind.usual_texts, _tokenizer_places())), None) if text and text.is_file() else None
-    found = _FoundBase(kind, _name_of(main, everywhere), denoiser, vae, text, tokenizers)
+    found = _FoundBase(kind, _name_of(main, everywhere), denoiser, vae, _prompt_encoder(kind, own, places))
     log.info("Prior %s: %s.", family, found.name)
     return found
 
 
+def _prompt_encoder(kind: Family, own: Iterable[Path], places: Places) -> LazyPromptEncoder | None:
+    """Over the base's own text encoders, those of a place of a usual name, or single files of one encoder each."""
+    tokenizers = next(iter(_usual(kind.usual_texts, _tokenizer_places())), None)
+    place = next((place for place in (*own, *_usual(kind.usual_texts, places)) if has_text_encoders(place, kind.name)), None)
+    if place is not None:
+        return prompt_encoder(place, kind.name, tokenizers)
+    files = {f"text_encoders/{name}": path for name, path in find_files("text_encoders").items()}
+    parts = [found[0] for patterns in kind.usual_text_files if (found := _usual(patterns, files))]
+    return prompt_encoder(parts[0], kind.name, tokenizers, parts[1]) if len(parts) == 2 else None
+
+
 @dataclass(frozen=True)
 class _FoundBase:
-    """A base whose parts lie at those places; None for a part that is nowhere. tokenizer_place: for text encoders in a file."""
+    """A base whose parts lie at those places; None for a part that is nowhere."""
 
     kind: Family
     name: str
     denoiser_place: Path | None
     vae_place: Path | None
-    text_place: Path | None
-    tokenizer_place: Path | None
+    encoder: LazyPromptEncoder | None
 
     @property
     def family(self) -> str:
@@ -122,22 +137,33 @@ class _FoundBase:
 
     def denoiser(self) -> NetworkFile:
         place = self._require(self.denoiser_place, f"no {self.kind.network}")
-        return read_denoiser_folder(place, self.kind) if place.is_dir() else read_denoiser(place, self.kind)
+        file = read_denoiser_folder(place, self.kind) if place.is_dir() else read_denoiser(place, self.kind)
+        if self.kind.is_flow and not file.config.get("guidance_embeds"):
+            log.info("%s: a FLUX.1-schnell, which is told no guidance scale; any is ignored.", self.name)
+        return file
 
     def vae(self) -> NetworkFile:
         return read_vae_network(self._require(self.vae_place, "no VAE"), self.kind.vae_config)
 
     def prompt_encoder(self) -> PromptEncoder | None:
-        return None if self.text_place is None else prompt_encoder(self.text_place, self.family, self.tokenizer_place)
+        return self.encoder
 
     def schedule(self) -> NoiseSchedule | None:
         """Raises WeightsError for a denoiser of another family, which a sampler would notice only at its first step."""
-        if self.kind.betas is None:
+        if self.kind.betas is None and not self.kind.is_flow:
             return None
         if self.denoiser_place is not None:
             require = require_folder_of if self.denoiser_place.is_dir() else require_file_of
             require(self.denoiser_place, self.kind)
-        return schedule_at(self.denoiser_place, self.kind.betas)
+        return flow_schedule() if self.kind.betas is None else schedule_at(self.denoiser_place, self.kind.betas)
+
+    @property
+    def stored(self) -> Form:
+        place = self.denoiser_place
+        if place is None or is_gguf(place):
+            return "whole" if place is None else "gguf"
+        folder = place / self.kind.component
+        return "nf4" if has_network(folder) and is_quantised(read_config(folder)) else "whole"
 
     def _require(self, place: Path | None, what: str) -> Path:
         if place is None:
@@ -148,7 +174,7 @@ class _FoundBase:
 def _places() -> Places:
     """Every folder and file that may hold a denoiser, by `<kind>/<name>`; nothing is opened."""
     folders = {f"{kind}/{name}": path for kind in FOLDER_KINDS for name, path in find_diffusers_folders(kind).items()}
-    files = {f"{kind}/{name}": path for kind in FILE_KINDS for name, path in find_files(kind).items()}
+    files = {f"{kind}/{name}": path for kind in FILE_KINDS for name, path in find_files(kind, SUFFIXES).items()}
     return {**{name: path for name, path in files.items() if not _is_below(path, folders.values())}, **folders}
 
 
@@ -189,8 +215,8 @@ def _is_of(kind: Family, place: Path) -> bool:
     try:
         if place.is_dir():
             return has_network(place / kind.component) and kind.has_config(read_config(place / kind.component))
-        return kind.has_tensors(denoiser_shapes(place))
-    except WeightsError as error:
+        return (kind.is_quantised or not is_gguf(place)) and kind.has_tensors(denoiser_shapes(place))
+    except (WeightsError, MissingPackageError) as error:
         log.warning("Passed over while looking for %s: %s", kind.name, error)
         return False
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..runtime import current_host
-from .families import Family, wrong_family
+from .families import Family, traits_in_config, wrong_family
 from .files import NetworkFile, read_weights
 from .locations import PICKLE_SUFFIXES, files_below
-from .unets import unet_in_config
+from .nf4 import is_quantised, require_bitsandbytes
 
 # Any of these with a config.json makes a folder one of diffusers.
 COMPONENTS = ("transformer", "unet", "vae", "text_encoder")
@@ -92,13 +92,17 @@ def read_denoiser_folder(folder: Path, family: Family) -> NetworkFile:
 
 
 def require_folder_of(folder: Path, family: Family) -> None:
-    """Raise WeightsError when the folder has no denoiser, or that of another family; its weights are not opened."""
+    """Raise WeightsError when the folder has no denoiser, that of another family, or one quantised in a way that is not read, and
+    MissingPackageError where that needs a package; its weights are not opened."""
     place = folder / family.component
     if not has_network(place):
         raise WeightsError(f"has no {family.component} folder with a config.json.", where=str(folder), way_out=family.remedy)
     config = read_config(place)
     if not family.has_config(config):
-        raise wrong_family(family, unet_in_config(config), str(place))
+        raise wrong_family(family, traits_in_config(config), str(place))
+    if is_quantised(config) and not family.is_quantised:
+        raise WeightsError(f"is quantised, which is not read for {family.name}.", where=str(place), way_out=family.remedy)
+    require_bitsandbytes(config, str(place))
 
 
 def _understood(config: dict[str, Any], class_name: str) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from typing import Any
 
 from ..errors import BadValueError, WeightsError
 from .configs import shipped_config
+from .flux_layouts import FluxTraits, flux_in_config, flux_in_tensors, flux_of
 from .unets import UNetTraits, unet_in_config, unet_in_tensors, unet_of
 
 Shapes = Mapping[str, Sequence[int]]
+Traits = UNetTraits | FluxTraits
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class Family:
     configurations of single files. usual, usual_vaes, usual_texts: endings of places that `auto` takes, the best first (in
     small letters, `*` for any text). has_config, has_tensors: whether a denoiser's configuration, or the tensors of a file, are
     of this family. remedy: what to do when nothing is found. unused: tensors that publications hold and no inference needs.
-    betas: first and last of the schedule it was trained with, for samplers of many steps; None where one step is taken alone.
+    betas: first and last of the schedule it was trained with, for samplers of many steps. is_flow: whether such samplers follow a
+    rectified flow instead. Neither where one step is taken alone. usual_text_files: for each text encoder, in ComfyUI's
+    text_encoders. is_quantised: whether files of quantised weights are read too.
     """
 
     name: str
@@ -37,6 +41,9 @@ class Family:
     remedy: str
     unused: tuple[str, ...] = ()
     betas: tuple[float, float] | None = None
+    is_flow: bool = False
+    usual_text_files: tuple[tuple[str, ...], ...] = ()
+    is_quantised: bool = False
 
 
 def _is_sd3(shapes: Shapes) -> bool:
@@ -63,6 +70,10 @@ def _is_pixart_512_config(config: Mapping[str, Any]) -> bool:
 
 def _is_sdxl(unet: UNetTraits | None) -> bool:
     return unet is not None and unet.is_sdxl_base
+
+
+def _is_flux(flux: FluxTraits | None) -> bool:
+    return flux is not None and flux.is_flux_1
 
 
 FAMILIES: dict[str, Family] = {
@@ -128,6 +139,26 @@ FAMILIES: dict[str, Family] = {
         "stable-diffusion-xl-base-1.0 into diffusers.",
         betas=(0.00085, 0.012),
     ),
+    "flux": Family(
+        name="flux",
+        component="transformer",
+        network="FluxTransformer2DModel",
+        config="flux-transformer",
+        vae_config="flux-vae",
+        usual=(
+            "*flux1-dev.safetensors", "*flux.1-dev", "*flux1-dev-fp8*.safetensors", "*flux1-dev*.gguf", "*flux1-schnell.safetensors",
+            "*flux.1-schnell",
+        ),
+        usual_vaes=("*/ae.safetensors", "*flux.1-dev", "*flux.1-schnell", "*flux*vae*", "*flux*ae.safetensors"),
+        usual_texts=("*flux.1-dev", "*flux.1-schnell", "*flux.1-*", "*flux1-dev-fp8*.safetensors"),
+        usual_text_files=(("*clip_l.safetensors",), ("*t5xxl_fp16.safetensors", "*t5xxl*.safetensors")),
+        has_config=lambda config: _is_flux(flux_in_config(config)),
+        has_tensors=lambda shapes: _is_flux(flux_in_tensors(shapes)),
+        remedy="Put flux1-dev.safetensors into diffusion_models and ae.safetensors into vae (kintsugi models fetch flux-dev), or the "
+        "diffusers folder FLUX.1-dev into diffusers.",
+        is_flow=True,
+        is_quantised=True,
+    ),
 }  # fmt: skip
 
 
@@ -143,9 +174,24 @@ def family_of(name: str) -> Family:
     return FAMILIES[name]
 
 
-def wrong_family(family: Family, unet: UNetTraits | None, where: str) -> WeightsError:
-    """The refusal of a denoiser that is none of the family. unet: what it is, where it is a U-Net."""
+def traits_in_config(config: Mapping[str, Any]) -> Traits | None:
+    """What a denoiser's config.json tells of it; None for a class that is not looked into."""
+    return unet_in_config(config) or flux_in_config(config)
+
+
+def traits_in_tensors(shapes: Shapes) -> Traits | None:
+    """What a denoiser's tensors tell of it; None for one that is not looked into."""
+    return unet_in_tensors(shapes) or flux_in_tensors(shapes)
+
+
+def wrong_family(family: Family, found: Traits | None, where: str) -> WeightsError:
+    """The refusal of a denoiser that is none of the family."""
     words = f"holds no {family.network} of {family.name}"
-    if unet is not None and family.component == "unet":
-        words += f": found {unet}, expected {unet_of(shipped_config(family.config))}"
+    if found is not None:
+        words += f": found {found}"
+        expected = _EXPECTED.get(family.network)
+        words += f", expected {expected(shipped_config(family.config))}" if expected else ""
     return WeightsError(f"{words}.", where=where, way_out=family.remedy)
+
+
+_EXPECTED: dict[str, Callable[[Mapping[str, Any]], Traits]] = {"UNet2DConditionModel": unet_of, "FluxTransformer2DModel": flux_of}

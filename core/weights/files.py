@@ -97,12 +97,17 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> 
 
 def require_exact(expected: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise WeightsError naming the first tensors that are missing, unknown or of another shape than expected."""
-    faults = [f"tensor {name} is missing" for name in expected if name not in tensors]
-    faults += [f"tensor {name} is unknown" for name in tensors if name not in expected]
+    require_shapes(expected, {name: tensor.shape for name, tensor in tensors.items()}, where)
+
+
+def require_shapes(expected: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]], where: str) -> None:
+    """require_exact() for tensors whose shapes are known otherwise."""
+    faults = [f"tensor {name} is missing" for name in expected if name not in found]
+    faults += [f"tensor {name} is unknown" for name in found if name not in expected]
     faults += [
-        f"tensor {name} is {list(tensors[name].shape)}, expected {list(shape)}"
+        f"tensor {name} is {list(found[name])}, expected {list(shape)}"
         for name, shape in expected.items()
-        if name in tensors and tensors[name].shape != torch.Size(shape)
+        if name in found and tuple(found[name]) != tuple(shape)
     ]
     if faults:
         more = f" and {len(faults) - 3} more faults" if len(faults) > 3 else ""

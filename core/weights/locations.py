@@ -24,11 +24,11 @@ _LEGACY_KINDS = {"unet": "diffusion_models", "clip": "text_encoders"}
 _NOT_KINDS = ("base_path", "is_default")
 
 
-def find_files(kind: str) -> dict[str, Path]:
-    """Safetensors files of a kind, by their name below its folder (`sub/file.safetensors`); the first folder wins."""
+def find_files(kind: str, suffixes: Iterable[str] = SAFETENSORS_SUFFIXES) -> dict[str, Path]:
+    """Files of a kind with those endings, by their name below its folder (`sub/file.safetensors`); the first folder wins."""
     found: dict[str, Path] = {}
     for folder in current_host().folders.of_models(kind):
-        for path in files_below(folder, SAFETENSORS_SUFFIXES):
+        for path in files_below(folder, suffixes):
             found.setdefault(path.relative_to(folder).as_posix(), path)
     return dict(sorted(found.items()))
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ..diffusion import ddpm_schedule, scaled_linear_betas
+from ..diffusion import ddpm_schedule, flow_schedule, scaled_linear_betas
 from ..models.byte_text import ByteTextEncoder
 from ..models.codec import LatentCodec
-from ..models.mini import build_unet, build_vae
+from ..models.mini import build_vae
 from ..models.offload import Offload, place
 from ..models.prior import Prior
 from ..runtime import DTYPES, current_host
 from . import embedded
 from .bases import Base, find_base, search_base
+from .denoisers import build_denoiser, require_possible
 from .families import family_of
 from .files import NetworkFile, build_network, read_weights
+from .nf4 import Quantization
 from .vaes import read_vae_network, vae_dtype
 
 if TYPE_CHECKING:
@@ -30,20 +31,29 @@ if TYPE_CHECKING:
 log = logging.getLogger("kintsugi")
 
 
-def load_prior(family: str, weights: str = "auto", dtype: str = "auto", offload: Offload = "none") -> Prior:
+def load_prior(
+    family: str, weights: str = "auto", dtype: str = "auto", offload: Offload = "none", quantization: Quantization = "none"
+) -> Prior:
     """The prior on the host's device: its VAE at once, its denoiser and text encoders when they are first asked for.
 
     weights: a base by name, `embedded` (the mini VAE, and where the family has one a tiny denoiser), or `auto`: what is found of
     the family, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16; a VAE that overflows in fp16 stays in fp32.
-    Raises WeightsError, BadValueError and OutOfMemoryError.
+    quantization: what the denoiser's weights become when they are read, where they are published ones of a family that goes with it.
+    Raises WeightsError, BadValueError, MissingPackageError and OutOfMemoryError.
     """
     chosen = DTYPES.get(dtype, current_host().dtype)
     base = _base(family, weights)
     if base is None:
         return _embedded(family, chosen, offload)
     schedule, vae = base.schedule(), base.vae()
+    require_possible(family_of(family), base.stored, quantization, offload, base.name)
     codec = LatentCodec(place(vae_of(vae), vae_dtype(vae, chosen), offload))
-    return Prior(base.family, codec, _denoiser(base, chosen, offload), base.prompt_encoder(), schedule, chosen, offload)
+
+    def read_denoiser() -> nn.Module:
+        network = build_denoiser(base.denoiser(), family_of(family), base.stored, quantization, chosen)
+        return place(network, chosen, offload)
+
+    return Prior(base.family, codec, cache(read_denoiser), base.prompt_encoder(), schedule, chosen, offload)
 
 
 def _base(family: str, weights: str) -> Base | None:
@@ -66,31 +76,21 @@ def _embedded(family: str, dtype: torch.dtype, offload: Offload) -> Prior:
 
 
 def read_prior(path: Path, dtype: torch.dtype, offload: Offload) -> Prior:
-    """The prior of a file of ours: a U-Net below `unet.`, a ByteTextEncoder below `text.`, and in the metadata `kintsugi` what both
-    are built from, the family, the first and last beta, and the VAE, which is the embedded one. Raises WeightsError."""
+    """The prior of a file of ours: a denoiser below `unet.` or `transformer.`, as its family calls it, a ByteTextEncoder below `text.`,
+    and in the metadata `kintsugi` what both are built from, the family, the first and last beta of one that follows no flow, and the
+    VAE, which is the embedded one. Raises WeightsError."""
     texts, config = read_weights(path, "text.")
+    family = family_of(config["family"])
     codec = LatentCodec(place(read_vae(config["vae"]), dtype, offload))
     text_encoder = build_network(lambda: ByteTextEncoder(**config["text"]), texts, str(path))
 
-    def read_unet() -> nn.Module:
-        unet = build_network(lambda: build_unet(config["unet"]), read_weights(path, "unet.")[0], str(path), dtype)
-        return place(unet, dtype, offload)
+    def read_denoiser() -> nn.Module:
+        tensors, _ = read_weights(path, f"{family.component}.")
+        file = NetworkFile(tensors, config[family.component], str(path))
+        return place(build_denoiser(file, family, "whole", "none", dtype), dtype, offload)
 
-    schedule = ddpm_schedule(scaled_linear_betas(*config["betas"]))
-    return Prior(config["family"], codec, cache(read_unet), text_encoder.encode, schedule, dtype, offload)
-
-
-def _denoiser(base: Base, dtype: torch.dtype, offload: Offload) -> Callable[[], nn.Module]:
-    """Reads the network at the first call and keeps it."""
-    return cache(lambda: place(_network(base.denoiser(), family_of(base.family).network, dtype), dtype, offload))
-
-
-def _network(file: NetworkFile, class_name: str, dtype: torch.dtype) -> nn.Module:
-    import diffusers
-
-    network_class: Any = getattr(diffusers, class_name)
-    network: nn.Module = build_network(lambda: network_class.from_config(file.config), file.tensors, file.where, dtype)
-    return network
+    schedule = flow_schedule() if family.is_flow else ddpm_schedule(scaled_linear_betas(*config["betas"]))
+    return Prior(family.name, codec, cache(read_denoiser), text_encoder.encode, schedule, dtype, offload)
 
 
 def read_vae(where: Path | str) -> AutoencoderKL:

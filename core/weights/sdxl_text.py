@@ -9,13 +9,8 @@ import torch
 
 from ..errors import WeightsError
 from ..models.prompt import PromptEmbedding
-from ..runtime import current_host
-from .files import NetworkFile, build_network
 from .single_files import read_clip_g, read_clip_l
-from .text_networks import penultimate, penultimate_and_pooled, read_encoder, token_ids
-
-# The first pads prompts with its end token, the second with "!".
-TOKENIZERS = ("tokenizer", "tokenizer_2")
+from .text_networks import TOKENIZERS, build_encoder, penultimate, penultimate_and_pooled, read_encoder, token_ids
 
 
 def encode_sdxl(folder: Path, text: str) -> PromptEmbedding:
@@ -36,6 +31,7 @@ def encode_sdxl_checkpoint(path: Path, text: str, tokenizers: Path | None) -> Pr
 
 
 def _encoded(place: Path, text: str, tokenizers: Path) -> PromptEmbedding:
+    # The first pads prompts with its end token, the second with "!".
     first_ids, second_ids = (token_ids(tokenizers / part, text)[0] for part in TOKENIZERS)
     first = penultimate(_clip_l(place), first_ids)
     second, pooled = penultimate_and_pooled(_clip_g(place), second_ids)
@@ -43,24 +39,15 @@ def _encoded(place: Path, text: str, tokenizers: Path) -> PromptEmbedding:
 
 
 def _clip_l(place: Path) -> Any:
-    from transformers import CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel
 
-    return read_encoder(CLIPTextModel, place / "text_encoder") if place.is_dir() else _built(CLIPTextModel, read_clip_l(place))
+    folder = place / "text_encoder"
+    return read_encoder(CLIPTextModel, folder) if place.is_dir() else build_encoder(CLIPTextModel, CLIPTextConfig, read_clip_l(place))
 
 
 def _clip_g(place: Path) -> Any:
+    from transformers import CLIPTextConfig
     from transformers import CLIPTextModelWithProjection as Projected
 
-    return read_encoder(Projected, place / "text_encoder_2") if place.is_dir() else _built(Projected, read_clip_g(place))
-
-
-def _built(network: Any, file: NetworkFile) -> Any:
-    """A network of that transformers class on the host's device, in its dtype. Raises WeightsError."""
-    from transformers import CLIPTextConfig
-
-    config = CLIPTextConfig(**file.config)
-    with torch.device("meta"):
-        is_wrapped = hasattr(network(config), "text_model")
-    # Since transformers 5.6 a CLIPTextModel no longer keeps its parts below that name.
-    tensors = file.tensors if is_wrapped else {name.removeprefix("text_model."): tensor for name, tensor in file.tensors.items()}
-    return build_network(lambda: network(config), tensors, file.where, current_host().dtype).to(current_host().device)
+    folder = place / "text_encoder_2"
+    return read_encoder(Projected, folder) if place.is_dir() else build_encoder(Projected, CLIPTextConfig, read_clip_g(place))

@@ -15,22 +15,24 @@ from ..errors import OutOfMemoryError, WeightsError
 from ..models.prompt import PromptEmbedding
 from ..runtime import is_out_of_memory
 from .diffusers_folders import has_network
+from .flux_text import encode_flux, encode_flux_files
 from .sdxl_text import encode_sdxl, encode_sdxl_checkpoint
-from .single_files import has_sdxl_encoders
-from .text_networks import penultimate_and_pooled, read_encoder, run_encoder, token_ids
+from .single_files import FLUX_CLIP_L, FLUX_T5, SDXL_CLIP_G, SDXL_CLIP_L, has_text_parts
+from .text_networks import last_states, penultimate_and_pooled, read_encoder, run_encoder, token_ids
 
 # SD3 was trained with exactly this many tokens of T5; PixArt with 120, InstaRevive with 300.
 SD3_T5_TOKENS = 256
 PIXART_TOKENS = 300
 
-_PARTS = {"sd3": ("", "_2"), "sd21-vae16": ("",), "pixart-alpha": ("",), "sdxl": ("", "_2")}
+_PARTS = {"sd3": ("", "_2"), "sd21-vae16": ("",), "pixart-alpha": ("",), "sdxl": ("", "_2"), "flux": ("", "_2")}
+_PREFIXES = {"sdxl": (SDXL_CLIP_L, SDXL_CLIP_G), "flux": (FLUX_CLIP_L, FLUX_T5)}
 
 
 def has_text_encoders(place: Path, family: str) -> bool:
     """Whether a prompt can be encoded from that folder, or with the encoders of that file; SD3's T5 is looked for when a prompt
-    is, and so are the tokenizers of SDXL's single files."""
+    is, and so are the tokenizers of single files."""
     if place.is_file():
-        return family == "sdxl" and has_sdxl_encoders(place)
+        return family in _PREFIXES and has_text_parts(place, _PREFIXES[family])
     return all(has_network(place / f"text_encoder{part}") and (place / f"tokenizer{part}").is_dir() for part in _PARTS[family])
 
 
@@ -64,14 +66,17 @@ class LazyPromptEncoder:
                 torch.cuda.empty_cache()
 
 
-def prompt_encoder(place: Path, family: str, tokenizers: Path | None = None) -> LazyPromptEncoder:
+def prompt_encoder(place: Path, family: str, tokenizers: Path | None = None, second: Path | None = None) -> LazyPromptEncoder:
     """The encoder of that family over a folder's tokenizer and text_encoder subfolders; nothing is read yet.
 
-    place: may be a checkpoint of SDXL; its tokenizers then lie in the folder tokenizers, or nowhere.
+    place: may be a checkpoint of SDXL or Flux; its tokenizers then lie in the folder tokenizers, or nowhere. Flux's encoders may lie in
+    two files: second is T5's then.
     """
-    if place.is_file():
-        return LazyPromptEncoder(place, partial(encode_sdxl_checkpoint, tokenizers=tokenizers))
-    return LazyPromptEncoder(place, _ENCODERS[family])
+    if place.is_dir():
+        return LazyPromptEncoder(place, _ENCODERS[family])
+    if family == "flux":
+        return LazyPromptEncoder(place, partial(encode_flux_files, t5=second or place, tokenizers=tokenizers))
+    return LazyPromptEncoder(place, partial(encode_sdxl_checkpoint, tokenizers=tokenizers))
 
 
 def encode_sd3(folder: Path, text: str) -> PromptEmbedding:
@@ -120,6 +125,7 @@ _ENCODERS: dict[str, Callable[[Path, str], PromptEmbedding]] = {
     "sd21-vae16": encode_sd21,
     "pixart-alpha": encode_pixart,
     "sdxl": encode_sdxl,
+    "flux": encode_flux,
 }
 
 
@@ -132,5 +138,4 @@ def _t5_states(folder: Path, part: str, text: str, tokens: int, masked: bool) ->
 
     ids, mask = token_ids(folder / f"tokenizer{part}", text, tokens)
     model = read_encoder(T5EncoderModel, folder / f"text_encoder{part}")
-    states = run_encoder(lambda rows, kept: model(rows, attention_mask=kept if masked else None).last_hidden_state, (ids, mask), model)
-    return states, mask.float()
+    return last_states(model, ids, mask if masked else None), mask.float()

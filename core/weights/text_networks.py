@@ -12,7 +12,12 @@ from torch import Tensor
 
 from ..errors import MissingPackageError, WeightsError
 from ..runtime import current_host, run_model
-from .diffusers_folders import weights_files
+from .diffusers_folders import read_json, weights_files
+from .files import NetworkFile, build_network
+from .nf4 import require_bitsandbytes
+
+# Of families with two text encoders, each in the place of its encoder.
+TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 
 def token_ids(folder: Path, text: str, tokens: int | None = None) -> tuple[Tensor, Tensor]:
@@ -52,8 +57,9 @@ def read_tokenizer(folder: Path) -> Any:
 
 def read_encoder(network: Any, folder: Path) -> Any:
     """A network of that transformers class on the host's device, in its dtype. Raises WeightsError where tensors are missing or
-    misshapen."""
+    misshapen, MissingPackageError where they are quantised and the package is missing."""
     files = weights_files(folder)
+    require_bitsandbytes(read_json(folder / "config.json"), str(folder))
     try:
         model, report = network.from_pretrained(
             folder,
@@ -70,6 +76,23 @@ def read_encoder(network: Any, folder: Path) -> Any:
     if missing:
         raise WeightsError(f"tensor {missing[0]} is missing.", where=str(folder), way_out="Half a folder: copy it again.")
     return model.to(current_host().device).eval()
+
+
+def build_encoder(network: Any, config: Any, file: NetworkFile) -> Any:
+    """A network of that transformers class and class of its configuration on the host's device, in its dtype. Raises WeightsError."""
+    with torch.device("meta"):
+        is_wrapped = hasattr(network(config(**file.config)), "text_model")
+    # Since transformers 5.6 a CLIPTextModel no longer keeps its parts below that name.
+    tensors = file.tensors if is_wrapped else {name.removeprefix("text_model."): tensor for name, tensor in file.tensors.items()}
+    built = build_network(lambda: network(config(**file.config)), tensors, file.where, current_host().dtype)
+    return built.to(current_host().device)
+
+
+def last_states(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The last states [1, N, D] of a T5 encoder; padding is seen where there is no mask [1, N]."""
+    if mask is None:
+        return run_encoder(lambda rows: model(rows).last_hidden_state, (ids,), model)
+    return run_encoder(lambda rows, kept: model(rows, attention_mask=kept).last_hidden_state, (ids, mask), model)
 
 
 def penultimate(model: Any, ids: Tensor) -> Tensor:
