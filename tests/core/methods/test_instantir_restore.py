@@ -434,7 +434,7 @@ def test_pictures_that_cannot_be_perceived_are_refused(parts: Parts) -> None:
 def test_weights_are_numbers_between_commas() -> None:
     assert parse_weights("1") == (1.0,) and parse_weights(" 0.5, 2") == (0.5, 2.0)
     for text in ("", "1,", "much", "-1", "nan", "inf"):
-        with pytest.raises(BadValueError, match=r"weights: .* is no list of numbers from 0 up"):
+        with pytest.raises(BadValueError, match=r"image_weights: .* is no list of numbers from 0 up"):
             parse_weights(text)
 
 
