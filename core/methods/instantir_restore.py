@@ -59,7 +59,9 @@ def parse_weights(text: str) -> tuple[float, ...]:
     except ValueError:
         weights = ()
     if not weights or not all(0 <= weight < float("inf") for weight in weights):
-        raise BadValueError(f"{text!r} is no list of numbers from 0 up.", where="image_weights", way_out="Write 1, or 0.5, 1 for two levels.")
+        raise BadValueError(
+            f"{text!r} is no list of numbers from 0 up.", where="image_weights", way_out="Write 1, or 0.5, 1 for two levels."
+        )
     return weights
 
 
