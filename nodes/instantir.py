@@ -104,14 +104,14 @@ class KintsugiDCPEncode:
                     "published: the middle square, as it was trained. whole image: all of it, for long pictures.",
                     advanced=True,
                 ),
-                "weights": text(
+                "image_weights": text(
                     "1", "How much what is seen counts: one number, or one for each level, fine to coarse, as in 0.5, 1.", advanced=True
                 ),
             },
         }
 
-    def perceive(self, dcp: Perceptor, image: Tensor, crop: Crop = "published", weights: str = "1") -> tuple[LqContext]:
-        return (perceive(dcp, image, crop, parse_weights(weights)),)
+    def perceive(self, dcp: Perceptor, image: Tensor, crop: Crop = "published", image_weights: str = "1") -> tuple[LqContext]:
+        return (perceive(dcp, image, crop, parse_weights(image_weights)),)
 
 
 class KintsugiLoadPreviewer:

@@ -80,7 +80,7 @@ def layer_weights(unet: UNet2DConditionModel, weights: Sequence[float]) -> dict[
     if len(weights) not in (1, count):
         raise BadValueError(
             f"{len(weights)} weights of the image are given, the prior has {count} levels with cross-attentions.",
-            where="weights",
+            where="image_weights",
             way_out=f"Give one for all, or {count}, from the finest level to the coarsest.",
         )
     return {index: weights[level if len(weights) > 1 else 0] for index, level in levels.items()}

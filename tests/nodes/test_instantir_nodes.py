@@ -91,7 +91,7 @@ def test_widgets_stand_in_the_order_that_workflows_store() -> None:
     assert list(sections["required"]) == [*sockets, *WIDGETS] and list(sections["optional"]) == ["reference"]
     for node, names in (
         (KintsugiLoadDCP, ["weights", "encoder", "dtype"]),
-        (KintsugiDCPEncode, ["dcp", "image", "crop", "weights"]),
+        (KintsugiDCPEncode, ["dcp", "image", "crop", "image_weights"]),
         (KintsugiLoadPreviewer, ["weights", "merged"]),
         (KintsugiPreview, ["prior", "previewer", "lq_context", "latent", "timestep", "positive", "seed", "add_noise"]),
         (KintsugiLoadAggregator, ["weights", "dtype", "offload"]),
