@@ -7,6 +7,7 @@ from ..core.models.prior import Prior
 from ..core.runtime import DTYPES
 from ..core.weights.bases import base_choices
 from ..core.weights.families import FAMILIES
+from ..core.weights.nf4 import QUANTIZATIONS, Quantization
 from ..core.weights.priors import load_prior
 from .sockets import PRIOR, InputTypes, choice
 
@@ -15,7 +16,7 @@ class KintsugiLoadPrior:
     DISPLAY_NAME = "Load Prior (VAE, denoiser and text encoders)"
     DESCRIPTION = "Load a published diffusion model for the nodes that build on it, from a diffusers folder or a single file."
     CATEGORY = "image/restoration/latent"
-    SEARCH_ALIASES = ["checkpoint", "diffusers", "Stable Diffusion 3", "SD2.1", "PixArt", "SDXL", "VAE", "base model"]
+    SEARCH_ALIASES = ["checkpoint", "diffusers", "Stable Diffusion 3", "SD2.1", "PixArt", "SDXL", "Flux", "GGUF", "VAE", "base model"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = (PRIOR,), ("prior",), "load"
     OUTPUT_TOOLTIPS = ("The prior, for Encode, Decode and the nodes that sample with it.",)
 
@@ -25,7 +26,7 @@ class KintsugiLoadPrior:
             "required": {
                 "family": choice(list(FAMILIES), "sd3", "Which published model it is. Latents of one family mean nothing to another."),
                 "weights": choice(
-                    ["auto", "embedded", *base_choices()],
+                    ["auto", "embedded", *base_choices(quantised=True)],
                     "auto",
                     "auto: the family's model when it is there, else the small embedded one (the log says which).",
                 ),
@@ -35,11 +36,19 @@ class KintsugiLoadPrior:
                     "none",
                     "For small GPUs: weights wait in main memory between calls, whole (model) or in groups, or are kept in 8 bits.",
                 ),
-            }
+            },
+            "optional": {
+                "quantization": choice(
+                    list(QUANTIZATIONS),
+                    "none",
+                    "nf4: the blocks of a Flux transformer become 4 bits per weight as they are read, with the package bitsandbytes. "
+                    "Files that are quantised already need none.",
+                )
+            },
         }
 
-    def load(self, family: str, weights: str, dtype: str, offload: Offload) -> tuple[Prior]:
-        return (load_prior(family, weights, dtype, offload),)
+    def load(self, family: str, weights: str, dtype: str, offload: Offload, quantization: Quantization = "none") -> tuple[Prior]:
+        return (load_prior(family, weights, dtype, offload, quantization),)
 
 
 NODES = (KintsugiLoadPrior,)

@@ -184,11 +184,20 @@ RELEASES: tuple[Release, ...] = (
     ),
     Release(
         name="flux-dev",
-        what="FLUX.1-dev transformer and VAE, FluxIR's prior",
+        what="FLUX.1-dev with VAE, text encoders and tokenizers, FluxIR's prior (about 34 GB)",
         licence="FLUX.1 [dev] Non-Commercial License",
         page="https://huggingface.co/black-forest-labs/FLUX.1-dev",
         repository="black-forest-labs/FLUX.1-dev",
-        files=(*_files("diffusion_models", "flux1-dev.safetensors"), *_files("vae", "ae.safetensors")),
+        files=(
+            *_files("diffusion_models", "flux1-dev.safetensors"),
+            *_files("vae", "ae.safetensors"),
+            *_tree(
+                "diffusers/FLUX.1-dev",
+                *("text_encoder/config.json", "text_encoder/model.safetensors", "text_encoder_2/*.json", "text_encoder_2/*.safetensors"),
+                *(f"tokenizer/{name}" for name in _CLIP_TOKENIZER),
+                "tokenizer_2/*.json",
+            ),
+        ),
         gated=True,
     ),
 )

@@ -83,15 +83,11 @@ def build_saved(build: Callable[[], Network], tensors: dict[str, Tensor], where:
     from accelerate import init_empty_weights
     from bitsandbytes.nn import Params4bit
 
-    weights = [name.removesuffix(mark) for mark in MARKS for name in tensors if name.endswith(mark)]
-    beside = {weight: {name: tensor for name, tensor in tensors.items() if name.startswith(f"{weight}.")} for weight in weights}
-    kept = {
-        weight: Params4bit.from_prequantized(tensors[weight], beside[weight], device=current_host().device)
-        for weight in weights
-        if weight in tensors
-    }
-    used = {name for found in beside.values() for name in found}
-    rest = {name: tensor for name, tensor in tensors.items() if name not in used and name not in kept}
+    weights = [name.removesuffix(mark) for mark in MARKS for name in tensors if name.endswith(mark) and name.removesuffix(mark) in tensors]
+    kept, rest = {}, dict(tensors)
+    for weight in weights:
+        beside = {name: rest.pop(name) for name in tensors if name.startswith(f"{weight}.")}
+        kept[weight] = Params4bit.from_prequantized(rest.pop(weight), beside, device=current_host().device)
     with init_empty_weights(include_buffers=False):
         network = build()
     shapes = {name: tensor.shape for name, tensor in rest.items()} | {name: weight.quant_state.shape for name, weight in kept.items()}

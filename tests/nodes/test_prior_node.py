@@ -17,6 +17,7 @@ def test_a_picture_goes_into_the_latents_of_the_embedded_prior_and_comes_back() 
 
 
 def test_its_widgets_offer_every_family_and_the_embedded_weights() -> None:
-    inputs = KintsugiLoadPrior.INPUT_TYPES()["required"]
-    assert inputs["family"][0][:4] == ["sd3", "sd21-vae16", "pixart-alpha", "sdxl"]
-    assert inputs["weights"][0] == ["auto", "embedded"]
+    inputs = KintsugiLoadPrior.INPUT_TYPES()
+    assert inputs["required"]["family"][0][:5] == ["sd3", "sd21-vae16", "pixart-alpha", "sdxl", "flux"]
+    assert inputs["required"]["weights"][0] == ["auto", "embedded"]
+    assert list(inputs["optional"]) == ["quantization"] and inputs["optional"]["quantization"][0][:2] == ["none", "nf4"]
