@@ -118,7 +118,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         commands = cold_commands(Path(folder))
     say_table(("measure", "result"), [*commands, *degradation(), *restoration()])
-    for measurement in (ROOT / "tests" / "benchmarks" / "graph.py", ROOT / "tools" / "bench_one_step.py"):
+    tools = ROOT / "tools"
+    for measurement in (ROOT / "tests" / "benchmarks" / "graph.py", tools / "bench_one_step.py", tools / "bench_instantir.py"):
         say()
         subprocess.run([sys.executable, measurement], check=True)
 
