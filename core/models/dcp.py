@@ -136,10 +136,10 @@ class DCP(nn.Module):
             unet.time_embedding.register_forward_hook(lambda _module, _inputs, output: self._feel(output)),
             unet.add_embedding.register_forward_hook(lambda _module, _inputs, output: self._feel(self.sight.time_embedding + output)),
         ]
-        for index, layer in self.layers.items():
-            # A method and no module, else its weights would be the U-Net's to offload.
-            _attention(unet, names[index]).set_processor(layer.forward)
         try:
+            for index, layer in self.layers.items():
+                # A method and no module, else its weights would be the U-Net's to offload.
+                _attention(unet, names[index]).set_processor(layer.forward)
             yield
         finally:
             for name, processor in before.items():
