@@ -13,7 +13,7 @@ import typer
 
 from ..core.errors import BadValueError, FileAccessError, Interrupted, KintsugiError, RecipeError, WorkflowError
 from . import console
-from .commands import batch, convert, models, nodes, pictures, restore, run, train
+from .commands import batch, convert, fluxgen, models, nodes, pictures, restore, run, train
 
 FAILED, BAD_REQUEST, INTERRUPTED = 1, 2, 130
 DEBUG = "--debug"
@@ -35,6 +35,7 @@ app.command("run", epilog=run.EXAMPLE)(run.run)
 app.command("batch", epilog=batch.EXAMPLE)(batch.batch)
 app.command("degrade", epilog=pictures.DEGRADE_EXAMPLE)(pictures.degrade)
 app.command("score", epilog=pictures.SCORE_EXAMPLE)(pictures.score)
+app.command("fluxgen", epilog=fluxgen.EXAMPLE)(fluxgen.fluxgen)
 app.command("nodes", epilog=nodes.EXAMPLE)(nodes.nodes)
 app.add_typer(models.models, name="models", epilog=models.EXAMPLE)
 app.command("convert", epilog=convert.EXAMPLE)(convert.convert)

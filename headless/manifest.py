@@ -59,18 +59,19 @@ def _parsed(line: str) -> Record | None:
 
 def write_manifest(folder: Path, records: list[Record]) -> None:
     """Replace the manifest by these records."""
-    with _explained(folder / NAME), written_whole(folder / NAME) as temporary:
+    with writing_to(folder / NAME), written_whole(folder / NAME) as temporary:
         temporary.write_text("".join(_line(record) for record in records), encoding="utf-8")
 
 
 def append_record(folder: Path, record: Record) -> None:
     """One more line."""
-    with _explained(folder / NAME), (folder / NAME).open("a", encoding="utf-8") as file:
+    with writing_to(folder / NAME), (folder / NAME).open("a", encoding="utf-8") as file:
         file.write(_line(record))
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def writing_to(path: Path) -> Iterator[None]:
+    """What the system refuses inside the block, told as a FileAccessError."""
     try:
         yield
     except OSError as error:
