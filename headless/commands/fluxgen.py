@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -128,7 +128,9 @@ def _team(order: Order, options: HostOptions, host: CommandLineHost, workers: in
     from ..fluxgen_worker import Recruit, Worker
     from ..teams import Alone, OnRay, Processes
 
-    recruit = Recruit(order, options, torch.get_num_threads())
+    models = options.models_directory and options.models_directory.absolute()
+    elsewhere = replace(options, models_directory=models, extra_model_paths=[path.absolute() for path in options.extra_model_paths])
+    recruit = Recruit(order, elsewhere, torch.get_num_threads())
     if ray is not None:
         return OnRay(recruit, ray, workers)
     return Alone(Worker(order, host)) if workers in (None, 1) else Processes(recruit, workers)
