@@ -25,11 +25,12 @@ from torch import Tensor, nn
 
 PROMPT = {"tokens": 77, "width": 8, "pooled": 8}
 SIZE_WIDTH = 4
+# A level more than SDXL has, because a pixel of these latents stands for half as many: attention looks at patches of the same size.
 UNET = {
-    "sample_size": 32, "in_channels": 16, "out_channels": 16, "block_out_channels": [4, 4, 8], "layers_per_block": 1, "norm_num_groups": 2,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": 1, "attention_head_dim": [1, 1, 2], "use_linear_projection": True,
+    "sample_size": 32, "in_channels": 16, "out_channels": 16, "block_out_channels": [4, 4, 4, 8], "layers_per_block": 1,
+    "norm_num_groups": 2, "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": 1, "attention_head_dim": [1, 1, 1, 2], "use_linear_projection": True,
     "cross_attention_dim": PROMPT["width"], "addition_embed_type": "text_time", "addition_time_embed_dim": SIZE_WIDTH,
     "projection_class_embeddings_input_dim": PROMPT["pooled"] + 6 * SIZE_WIDTH,
 }  # fmt: skip
