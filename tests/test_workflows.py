@@ -35,6 +35,9 @@ RESULTS = {
     "instarevive_face": [(64, 48)],
     "instarevive_cartoon": [(64, 48)],
     "compare_one_step": [(64, 48), (128, 48)] * 3,
+    "instantir": [(64, 48)],
+    "instantir_creative": [(64, 48)],
+    "instantir_previews": [(64, 48), (6 * 64 + 5 * 8, 5 * 48 + 4 * 8)],
 }
 # What ComfyUI's canvas draws, in its pixels: a title above the node's place, then rows of sockets, then its widgets.
 TITLE, SOCKET_ROW, WIDGET_ROW, TEXT_BOX, LOADED_PICTURE, MARGINS = 30, 20, 24, 54, 224, 14

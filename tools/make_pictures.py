@@ -107,6 +107,9 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
     pixels = small.resize(clean.size, Image.Resampling.NEAREST)
     face = damaged.crop(PART).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
     compared = made_by("compare_one_step", damaged)
+    portrait = damaged.crop(PART)
+    _, sheet = made_by("instantir_previews", portrait)
+    previews = sheet.crop((0, 0, sheet.width // 3, sheet.width // 3))
     return {
         "restore_photo": strips([damaged, *made_by("restore_photo", damaged)]),
         "degrade_and_score": strips([coffee, worse, better]),
@@ -115,6 +118,9 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
         "instarevive_photo": strips([damaged, *made_by("instarevive_photo", damaged)], f"InstaRevive, photo {UNTRAINED}"),
         "instarevive_face": strips([face, *made_by("instarevive_face", face)], f"InstaRevive, portrait {UNTRAINED}"),
         "instarevive_cartoon": strips([face, *made_by("instarevive_cartoon", face)], f"InstaRevive, cartoon {UNTRAINED}"),
+        "instantir": strips([portrait, *made_by("instantir", portrait)], f"InstantIR {UNTRAINED}"),
+        "instantir_creative": strips([portrait, *made_by("instantir_creative", portrait)], f"InstantIR, creative {UNTRAINED}"),
+        "instantir_previews": strips([portrait, previews], f"InstantIR, previews over time {UNTRAINED}"),
         "compare_one_step": strips([damaged, *compared[::2]], "photo, TSD-SR, GenDR, InstaRevive"),
     }
 
