@@ -20,6 +20,8 @@ from .sdxl_text import encode_sdxl, encode_sdxl_checkpoint
 from .single_files import FLUX_CLIP_L, FLUX_T5, SDXL_CLIP_G, SDXL_CLIP_L, has_text_parts
 from .text_networks import last_states, penultimate_and_pooled, read_encoder, run_encoder, token_ids
 
+# An embedding of Flux has 8 MB, and lists of prompts may be long.
+REMEMBERED = 64
 # SD3 was trained with exactly this many tokens of T5; PixArt with 120, InstaRevive with 300.
 SD3_T5_TOKENS = 256
 PIXART_TOKENS = 300
@@ -38,7 +40,7 @@ def has_text_encoders(place: Path, family: str) -> bool:
 
 @dataclass(frozen=True)
 class LazyPromptEncoder:
-    """A PromptEncoder of one family that reads its networks for a new prompt and remembers the embeddings."""
+    """A PromptEncoder of one family that reads its networks for a new prompt and remembers the last embeddings."""
 
     place: Path
     encode: Callable[[Path, str], PromptEmbedding]
@@ -47,7 +49,10 @@ class LazyPromptEncoder:
     def __call__(self, text: str) -> PromptEmbedding:
         """The embedding, float32 on the CPU. Raises WeightsError and OutOfMemoryError."""
         if text not in self.known:
-            self.known[text] = self._encoded(text)
+            found = self._encoded(text)
+            if len(self.known) == REMEMBERED:
+                del self.known[next(iter(self.known))]
+            self.known[text] = found
         return self.known[text]
 
     def _encoded(self, text: str) -> PromptEmbedding:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from kintsugi.core.errors import MissingPackageError, WeightsError
+from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights.bases import find_base
-from kintsugi.core.weights.text_encoders import encode_pixart, has_text_encoders, prompt_encoder
+from kintsugi.core.weights.text_encoders import REMEMBERED, LazyPromptEncoder, encode_pixart, has_text_encoders, prompt_encoder
 from published_layouts import SD3_CONFIG, random_network, vae_config, write_folder
 from tiny_text_encoders import write_sd3_encoders, write_sd21_encoder, write_t5
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
@@ -74,6 +75,20 @@ def test_networks_are_read_for_a_new_prompt_alone_and_kept_no_longer(tmp_path: P
     assert encoder(TEXT) is first
     with pytest.raises(WeightsError, match=r"text_encoder: has no weights"):
         encoder("another prompt")
+
+
+def test_the_last_prompts_are_remembered_and_no_more() -> None:
+    asked: list[str] = []
+
+    def encode(_: Path, text: str) -> PromptEmbedding:
+        asked.append(text)
+        return PromptEmbedding(torch.zeros(1, 1, 1))
+
+    encoder = LazyPromptEncoder(Path(), encode)
+    for number in (*range(REMEMBERED + 1), 1, 0):
+        encoder(str(number))
+    assert asked == [*map(str, range(REMEMBERED + 1)), "0"]
+    assert len(encoder.known) == REMEMBERED
 
 
 def test_sd3_without_t5_says_so(tmp_path: Path) -> None:
