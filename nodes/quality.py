@@ -97,7 +97,7 @@ class KintsugiCompare:
 
 
 class KintsugiContactSheet:
-    DISPLAY_NAME = "Contact Sheet"
+    DISPLAY_NAME = "Lay Out Contact Sheet"
     DESCRIPTION = "Put the pictures of a batch side by side on one sheet, row by row."
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["grid", "image grid", "tile batch", "montage", "previews over time"]

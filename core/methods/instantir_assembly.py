@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ..diffusion import NoiseSchedule
 from ..errors import BadValueError
-from ..imaging.tiling import Tile
 from ..models.aggregator import Aggregator
 from ..models.dcp import DCP, cross_attention_levels
 from ..models.instant_unet import InstantUNet
@@ -24,7 +23,6 @@ from ..models.prior import Prior
 from ..runtime import current_host
 from .instantir_networks import Conditions, InstantIR
 from .instantir_parts import LqContext, Previewer
-from .instantir_tiles import TiledInstantIR
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -34,10 +32,8 @@ RESIDENT: tuple[Offload, ...] = ("none", "layerwise fp8")
 
 
 @contextmanager
-def assembled(
-    prior: Prior, context: LqContext, previewer: Previewer, aggregator: Aggregator | None, plan: Sequence[Tile] = ()
-) -> Iterator[InstantIR]:
-    """The networks of a run, usable inside the block. plan: windows in latent pixels, where there is more than one.
+def assembled(prior: Prior, context: LqContext, previewer: Previewer, aggregator: Aggregator | None) -> Iterator[InstantIR]:
+    """The networks of a run, usable inside the block.
 
     aggregator: None where nothing but previews is wanted. Raises BadValueError for a prior that is not SDXL or has no network,
     for parts that do not fit it, for weights that are not one per level, and for a merged previewer on an offloaded prior;
@@ -49,8 +45,7 @@ def assembled(
         aggregator.require_fit(unet)
     with dcp.attached(unet):
         network = InstantUNet(unet, dcp, layer_weights(unet, context.weights), prior.offload in RESIDENT)
-        parts = (network, _switch(prior, unet, dcp, previewer), aggregator, schedule)
-        yield TiledInstantIR(*parts, plan) if len(plan) > 1 else InstantIR(*parts)
+        yield InstantIR(network, _switch(prior, unet, dcp, previewer), aggregator, schedule)
 
 
 @torch.inference_mode()

@@ -44,12 +44,10 @@ class Previewer:
     """An adapter that turns the U-Net into a one-step generator: the PREVIEWER socket.
 
     factors: its low-rank factors by the name of the layer, below `unet.` or `dcp.`, for networks that it must fit (raises
-    WeightsError); scale: of their product. merged: keep adapted weights beside the plain ones, for speed. reads_prompts: made to
-    be steered by text, as the LCM-LoRA of the creative mode is.
+    WeightsError); scale: of their product. merged: keep adapted weights beside the plain ones, for speed.
     """
 
     name: str
     factors: Callable[[UNet2DConditionModel, DCP], dict[str, Factors]]
     scale: float
     merged: bool = False
-    reads_prompts: bool = False

@@ -46,7 +46,7 @@ def read_previewer(path: Path, merged: bool = False) -> Previewer:
     file = read_student(path, KIND)
     require_part("Previewer", file.tensors, file.where)
     if not any(name.startswith(f"unet.{RESAMPLER}") for name in file.tensors):
-        return Previewer(path.stem, partial(_text_guided, file.tensors, file.where), 1.0, merged, reads_prompts=True)
+        return Previewer(path.stem, partial(_text_guided, file.tensors, file.where), 1.0, merged)
     rank = next(tensor.shape[0] for name, tensor in file.tensors.items() if (found := _SUFFIX.search(name)) and found[1] in _FIRST)
 
     def factors(unet: UNet2DConditionModel, dcp: DCP) -> dict[str, Factors]:

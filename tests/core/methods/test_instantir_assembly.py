@@ -11,11 +11,9 @@ import pytest
 import torch
 from conftest import GOLDEN
 from kintsugi.core.errors import BadValueError
-from kintsugi.core.imaging.tiling import plan_tiles
 from kintsugi.core.methods.instantir_assembly import assembled, conditions_of, layer_weights
 from kintsugi.core.methods.instantir_networks import Conditions, InstantIR, Steering
 from kintsugi.core.methods.instantir_parts import LqContext, Perceptor, Previewer
-from kintsugi.core.methods.instantir_tiles import TiledInstantIR
 from kintsugi.core.models.aggregator import Aggregator
 from kintsugi.core.models.codec import LatentCodec
 from kintsugi.core.models.dcp import DCP, cross_attention_levels, cross_attention_widths
@@ -165,10 +163,9 @@ def test_nothing_of_a_run_stays_on_prior_and_dcp_not_even_after_an_error(merged:
     assert dcp.sight.time_embedding is None
 
 
-def test_several_tiles_make_tiled_networks_and_previews_need_no_aggregator(parts: Parts) -> None:
-    for plan, kind in ((plan_tiles(16, 16, 16, 4, 2), InstantIR), (plan_tiles(16, 16, 8, 4, 2), TiledInstantIR)):
-        with assembled(parts.prior, parts.context, parts.previewer, None, plan) as networks:
-            assert type(networks) is kind and networks.aggregator is None
+def test_previews_need_no_aggregator(parts: Parts) -> None:
+    with assembled(parts.prior, parts.context, parts.previewer, None) as networks:
+        assert networks.aggregator is None
 
 
 def test_without_weight_the_image_leaves_plain_text_attention(parts: Parts) -> None:

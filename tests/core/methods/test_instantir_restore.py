@@ -165,7 +165,7 @@ def test_a_previewer_that_reads_prompts_is_steered_by_them(parts: Parts) -> None
     """The creative mode: an adapter like the LCM-LoRA, and control that ends early."""
     layers = {f"unet.{name}": layer for name, layer in parts.unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))}
     factors = {name: drawn(layer) for name, layer in layers.items()}
-    creative = replace(parts, previewer=Previewer("lcm", lambda *_: factors, 1.0, reads_prompts=True))
+    creative = replace(parts, previewer=Previewer("lcm", lambda *_: factors, 1.0))
     one, other = (
         look(parts.prior, creative.previewer, parts.context, parts.latent, 500, positive=parts.prior.encode_prompt(text))
         for text in ("a red fox", "a grey wall")

@@ -65,12 +65,7 @@ def assert_same(found: dict[str, Factors], expected: dict[str, Factors]) -> None
 
 def test_published_names_are_read_to_the_bit_and_scaled_by_their_rank(file: Path, dcp: DCP, factors: dict[str, Factors]) -> None:
     previewer = read_previewer(file)
-    assert (previewer.name, previewer.scale, previewer.merged, previewer.reads_prompts) == (
-        "previewer_lora_weights",
-        1 / RANK,
-        False,
-        False,
-    )
+    assert (previewer.name, previewer.scale, previewer.merged) == ("previewer_lora_weights", 1 / RANK, False)
     assert_same(previewer.factors(unet(), dcp), factors)
     assert read_previewer(file, merged=True).merged
 
@@ -127,7 +122,7 @@ def read_lora(host: LocalHost, tensors: dict[str, Tensor]) -> Previewer:
 
 def test_kohyas_names_find_every_layer_and_alpha_is_folded_in(host: LocalHost, dcp: DCP) -> None:
     previewer = read_lora(host, kohya_names())
-    assert (previewer.name, previewer.scale, previewer.reads_prompts) == ("lcm", 1.0, True)
+    assert (previewer.name, previewer.scale) == ("lcm", 1.0)
     found = previewer.factors(unet(), dcp)
     assert found.keys() == {f"unet.{name}" for name in adapted_layers()}
     for name, layer in adapted_layers().items():
