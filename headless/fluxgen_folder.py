@@ -53,10 +53,10 @@ def run_folder(folder: Path, settings: Mapping[str, Any]) -> Iterator[RunFolder]
 
 def _require_equal(path: Path, settings: Mapping[str, Any]) -> None:
     try:
-        before = json.loads(path.read_bytes())
+        before = dict(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise FileAccessError(f"cannot be read ({error}).", where=str(path), way_out="Name another folder.") from error
     changes = [
         f"{name} was {before.get(name)}, now {settings.get(name)}"

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ Recruit = Callable[[int], Any]
 Answer = tuple[Any, KintsugiError | None]
 
 LOCAL = "local"
-SECONDS_BETWEEN_CHECKS, SECONDS_FOR_AN_ANSWER = 0.2, 10
+SECONDS_BETWEEN_CHECKS, SECONDS_FOR_AN_ANSWER, SECONDS_TO_LEAVE = 0.2, 10, 10
 WAY_OUT = "What is finished is kept: go on with --resume, with fewer --workers if the memory was short."
 
 
@@ -164,6 +165,8 @@ class Processes(Crew):
         for member in self._processes:
             member.process.terminate()
         for member in self._processes:
+            member.process.join(SECONDS_TO_LEAVE)
+            member.process.kill()
             member.process.join()
 
     def ready(self, busy: Sequence[_Process]) -> Sequence[Member]:
@@ -202,6 +205,8 @@ def _work(recruit: Recruit, number: int, connection: Connection) -> None:
     """The life of a worker process: tasks until the other end of the connection is gone."""
     # Ctrl-C reaches the whole group; the first process decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # An end at once would leave semaphores behind, which Python complains of.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     post = Post(recruit, number)
     while True:

@@ -41,7 +41,15 @@ Waiting = Annotated[
 Quantized = Annotated[
     Literal["none", "nf4"], typer.Option("--quantization", help="What Flux's weights become when they are read.", rich_help_panel=PICTURES)
 ]
-Metrics = Annotated[str, typer.Option("--metrics", metavar="A,B", help="Measures to select by; see kintsugi score.", rich_help_panel=PAIRS)]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        "--metrics",
+        metavar="A,B",
+        help="Measures to select by; default pyiqa's CLIP-IQA, MUSIQ and MANIQA where installed.",
+        rich_help_panel=PAIRS,
+    ),
+]
 Percentile = Annotated[
     float,
     typer.Option("--keep-percentile", min=0, max=100, help="Drop what is below it in the pool, by any measure.", rich_help_panel=PAIRS),
