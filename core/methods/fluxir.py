@@ -24,6 +24,7 @@ from ..models.prior import Prior
 from ..models.prompt import PromptEmbedding
 from ..randomness import draw_noise, picture_generators
 from ..runtime import current_host, require_finite, run_model, with_smaller_tiles
+from .windows import is_open, require_window
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -47,10 +48,15 @@ class Options:
     control_start: float = 0.0
     control_end: float = 1.0
 
+    def check(self) -> None:
+        """Raise BadValueError for no steps at all and for a window that closes before it opens."""
+        if self.steps < 1:
+            raise BadValueError(f"it is {self.steps}.", where="steps", way_out="Choose at least 1.")
+        require_window(self.control_start, self.control_end, "control_start", "control_end")
+
     def strength_at(self, index: int, steps: int) -> float:
         """How much the controls count in that step."""
-        inside = index / steps >= self.control_start and (index + 1) / steps <= self.control_end
-        return self.strength if inside else 0.0
+        return self.strength if is_open(index, steps, self.control_start, self.control_end) else 0.0
 
 
 def restore_latent(
@@ -68,6 +74,7 @@ def restore_latent(
     in tiles; prompt: the empty one where none is given. Sides grow to whole tokens by reflection and are cut again. Raises
     BadValueError for a prior, latent or prompt that does not fit, OutOfMemoryError when the smallest tile does not.
     """
+    options.check()
     flux = flux_of(prior)
     _require_channels(degraded, flux)
     require_finite(degraded, "The latent")

@@ -18,6 +18,7 @@ from ..diffusion import NoiseSchedule
 from ..errors import BadValueError
 from ..runtime import rows_per_call
 from .instantir_networks import Conditions, InstantIR, Look, Steering
+from .windows import is_open, require_window
 
 TRAINING_STEPS = 1000
 # Where AdaRes asks for less strength than this, the release's rests.
@@ -60,19 +61,13 @@ class Options:
             if not low <= getattr(self, name) <= high:
                 expected = f"{low} to {high}" if high < inf else f"at least {low}"
                 raise BadValueError(f"it is {getattr(self, name)}.", where=name, way_out=f"Choose {expected}.")
-        for start, end in WINDOWS:
-            if getattr(self, start) > getattr(self, end):
-                raise BadValueError(
-                    f"the window opens at {getattr(self, start)} and closes at {getattr(self, end)}, before that.",
-                    where=f"{start}, {end}",
-                    way_out=f"Let {end} be the larger one; equal ones mean no window at all.",
-                )
+        for opening, closing in WINDOWS:
+            require_window(getattr(self, opening), getattr(self, closing), opening, closing)
 
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "steps": (1, TRAINING_STEPS), "guidance": (1, inf), "guidance_rescale": (0, 1), "strength": (0, inf),
-    "preview_every": (1, TRAINING_STEPS), "preview_start": (0, 1), "preview_end": (0, 1), "control_start": (0, 1),
-    "creative_start": (0, 1),
+    "preview_every": (1, TRAINING_STEPS),
 }  # fmt: skip
 WINDOWS = (("preview_start", "preview_end"), ("control_start", "creative_start"))
 
@@ -170,12 +165,12 @@ class Memory:
         return cls(None, degraded.new_ones(degraded.shape[0]), [])
 
     def after(self, look: Look | None, x0: Tensor, residuals: list[Tensor], quirks: bool) -> Memory:
-        """Equation 7, delta = ||P - x_0||^2 / ||P - P_before||^2 of the conditional rows; without a look it stays.
+        """Equation 7, delta = ||P - x_0||^2 / ||P - P_before||^2 of the conditional rows; without a new look it stays.
 
         The release divides by zero then, since it compares the last look with itself, and so turns to full strength.
         """
         latest = look or (self.look if quirks else None)
-        if latest is None:
+        if latest is None or (latest is self.look and not quirks):
             return Memory(self.look, self.delta, residuals)
         own = latest.latent[-x0.shape[0] :]
         before = torch.zeros_like(own) if self.look is None else self.look.latent[-x0.shape[0] :]
@@ -190,7 +185,7 @@ def left_over(memory: Memory, strength: Tensor, t: Tensor) -> list[Tensor]:
 
 def strength_at(index: int, options: Options, memory: Memory) -> Tensor:
     """s [B]: how much the residuals count in this step; the release's AdaRes lets delta decide."""
-    inside = index / options.steps >= options.control_start and (index + 1) / options.steps <= options.creative_start
+    inside = is_open(index, options.steps, options.control_start, options.creative_start)
     strength = torch.full_like(memory.delta, options.strength if inside else 0.0)
     return torch.minimum(memory.delta.clamp(min=0), strength) if options.adares == "released" else strength
 
@@ -211,7 +206,7 @@ def look_ahead(
     strength: Tensor,
 ) -> Look | None:
     """This step's preview: a new one, the last one between two looks, or None outside its window."""
-    inside = index / options.steps >= options.preview_start and (index + 1) / options.steps <= options.preview_end
+    inside = is_open(index, options.steps, options.preview_start, options.preview_end)
     wanted = steers(strength, options) or (options.adares == "released" and not options.quirks)
     if not (inside and wanted):
         return None

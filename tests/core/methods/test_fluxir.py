@@ -186,6 +186,18 @@ def test_the_adapter_runs_once_per_step_and_only_in_its_window() -> None:
     assert seen == []
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(steps=0), "steps: it is 0. Choose at least 1"),
+        (Options(control_start=0.6, control_end=0.4), "control_start, control_end: the window opens at 0.6 and closes at 0.4"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(prior: Prior, adapter: FluxAdapter, options: Options, message: str) -> None:
+    with pytest.raises(BadValueError, match=message):
+        restore_latent(prior, adapter, torch.zeros(1, 4, 8, 8), 0, options)
+
+
 def test_without_strength_or_window_it_is_plain_flux(prior: Prior, adapter: FluxAdapter, flux: Any) -> None:
     noise = draw_noise(picture_generators(5, 1), (4, 8, 10))
     expected = pipeline_result(flux, noise, tiny_prompt(""), SHORT)[..., :7, :9]

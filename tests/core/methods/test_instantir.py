@@ -80,6 +80,11 @@ def test_previews_every_second_step_serve_the_step_between(model: InstantIR, con
     assert steps[1].preview is steps[0].preview and steps[2].preview is not steps[1].preview
 
 
+def test_delta_stays_where_the_last_preview_serves_again(model: InstantIR, conditions: Conditions) -> None:
+    steps = run(model, conditions, replace(SHORT, preview_every=2, adares="paper"))
+    assert torch.equal(steps[1].delta, steps[0].delta) and not torch.equal(steps[2].delta, steps[1].delta)
+
+
 def test_conditional_previews_are_one_look_for_both_halves(model: InstantIR, conditions: Conditions) -> None:
     both = run(model, conditions, SHORT)[0]
     one = run(model, conditions, replace(SHORT, conditional_previews=True))[0]

@@ -372,7 +372,7 @@ def test_a_cancelled_run_stops_within_a_step_and_leaves_the_networks_as_they_wer
         ({"guidance_rescale": 1.5}, "guidance_rescale: it is 1.5. Choose 0 to 1"),
         ({"strength": -0.1}, "strength: it is -0.1. Choose at least 0"),
         ({"preview_every": 0}, "preview_every: it is 0"),
-        ({"control_start": 12}, "control_start: it is 12. Choose 0 to 1"),
+        ({"control_start": 12}, "control_start, creative_start: the window opens at 12 and closes at 1.0. Choose both from 0 to 1"),
         ({"preview_start": 0.6, "preview_end": 0.4}, "preview_start, preview_end: the window opens at 0.6 and closes at 0.4"),
         ({"control_start": 0.6, "creative_start": 0.4}, "control_start, creative_start: the window opens at 0.6"),
         ({"sampler": "euler"}, "sampler: there is no 'euler'. Choose one of ddpm, ddim"),
