@@ -12,14 +12,36 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import BadValueError, WeightsError
-from .diffusers_folders import read_network_folder
+from ..models.offload import place
+from ..runtime import DTYPES, current_host
+from . import embedded
+from .diffusers_folders import find_network_folders, read_network_folder
 from .files import NetworkFile, build_network, write_weights
+from .locations import chosen_file, find_files
 from .students import read_student
 
 if TYPE_CHECKING:
     from ..models.flux_adapter import FluxAdapter
 
 KIND = "fluxir"
+# Where `auto` looks for an adapter: nothing is published, so it is one that somebody trained.
+TRAINED = "fluxir/fluxir.safetensors"
+
+
+def adapter_choices() -> list[str]:
+    """What the weights widget offers: auto, embedded, then the files of kintsugi/fluxir and the folders of diffusers there."""
+    folders = [name for name in find_network_folders("kintsugi") if name.startswith(f"{KIND}/")]
+    files = [name for name in find_files("kintsugi") if name.startswith(f"{KIND}/")]
+    return ["auto", "embedded", *folders, *(name for name in files if not name.startswith(tuple(f"{folder}/" for folder in folders)))]
+
+
+def load_adapter(weights: str = "auto", dtype: str = "auto") -> FluxAdapter:
+    """The adapter on the host's device. weights: a name of adapter_choices(); `auto` is kintsugi/fluxir/fluxir.safetensors where it
+    is, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16. Raises WeightsError and OutOfMemoryError."""
+    chosen = DTYPES.get(dtype, current_host().dtype)
+    folder = find_network_folders("kintsugi").get(weights)
+    path = folder or chosen_file("FluxIR", weights, TRAINED, embedded.FLUXIR)
+    return place(read_adapter(path, chosen), chosen)
 
 
 def write_adapter(path: Path, adapter: FluxAdapter, dtype: torch.dtype | None = torch.bfloat16) -> None:
