@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -11,21 +11,20 @@ import pytest
 import torch
 from kintsugi.core.methods.instantir import fast
 
+TOOLS = Path(__file__).parents[2] / "tools"
+
 
 @pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    """tools/bench_instantir.py, which is a script beside the package."""
-    spec = importlib.util.spec_from_file_location("bench_instantir", Path(__file__).parents[2] / "tools" / "bench_instantir.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_instantir"] = module
-    spec.loader.exec_module(module)
-    return module
+def bench() -> Iterator[ModuleType]:
+    """tools/bench_instantir.py, which is a script beside the package, and finds others beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOOLS))
+        yield importlib.import_module("bench_instantir")
 
 
 @torch.inference_mode()
 def test_both_ways_say_the_same_and_ours_asks_less_of_resampler_and_text(bench: ModuleType) -> None:
-    subject = bench.Subject.drawn(bench.SIZES["tiny"])
+    subject = bench.Subject.drawn(bench.SIZES["tiny"]())
     text = subject.prior.denoiser().mid_block.attentions[0].transformer_blocks[0].attn2.to_k
     asked: list[str] = []
     for name, layer in (("resampler", subject.context.perceptor.dcp.image_proj), ("text", text)):
@@ -33,13 +32,13 @@ def test_both_ways_say_the_same_and_ours_asks_less_of_resampler_and_text(bench: 
     found = {}
     for way in ("published", "ours"):
         asked.clear()
-        *_, latent = getattr(subject, way)(bench.OPTIONS)
+        *_, latent = getattr(bench, way)(subject, bench.OPTIONS)
         found[way] = latent, asked.count("resampler"), asked.count("text")
     # Two rows, and two calls of the U-Net in each of four steps; we ask with the adapter off and on.
     assert found["published"][1:] == (16, 16) and found["ours"][1:] == (4, 4)
     expected = found["published"][0]
     assert (found["ours"][0] - expected).abs().max() <= bench.AGREEMENT * expected.abs().max()
-    *_, hurried = subject.ours(fast(bench.OPTIONS))
+    *_, hurried = bench.ours(subject, fast(bench.OPTIONS))
     assert not torch.equal(hurried, found["ours"][0])
 
 
@@ -48,5 +47,5 @@ def test_rows_hold_ratios_against_their_bounds(bench: ModuleType) -> None:
     result = bench.Result(calls, {"published": 4.0, "ours": 3.0, "fast": 2.0}, {"published": 0.0, "ours": 1e-6, "fast": 0.05})
     assert [(row[3], row[4]) for row in bench.rows_of(result)][:3] == [("0.50", "0.95"), ("0.75", "0.98"), ("0.50", "0.75")]
     assert bench.shares(result) == "Previewer 25 %, Aggregator 50 %, U-Net 25 %"
-    told = bench.told(bench.SIZES["mid"])
+    told = bench.told(bench.SIZES["mid"]())
     assert all(word in told for word in ("64/128/256 channels", "rank 64", "latent 64 x 64", "fp32", "threads"))
