@@ -22,6 +22,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 EXPECTED = Path(__file__).parent / "golden" / "workflows"
+FILES = sorted((ROOT / "workflows").glob("*.json"))
 NOTES = ("MarkdownNote", "Note")
 OPTIONAL_SHAPE = 7
 LARGEST_THUMBNAIL = 60_000
@@ -37,13 +38,17 @@ RESULTS = {
     "compare_one_step": [(64, 48), (128, 48)] * 3,
     "instantir": [(64, 48)],
     "instantir_creative": [(64, 48)],
+    "fluxir": [(64, 48)],
+    "fluxgen_dataset": [(64, 64)] + [(16, 16)],
     "instantir_previews": [(64, 48), (6 * 64 + 5 * 8, 5 * 48 + 4 * 8)],
 }
+# Those that take no photo, with what makes their own small.
+DRAWN = {"fluxgen_dataset": ["--set", "Draw.width=64", "--set", "Draw.height=64", "--set", "Draw.steps=2"]}
 # What ComfyUI's canvas draws, in its pixels: a title above the node's place, then rows of sockets, then its widgets.
 TITLE, SOCKET_ROW, WIDGET_ROW, TEXT_BOX, LOADED_PICTURE, MARGINS = 30, 20, 24, 54, 224, 14
 
 
-@pytest.fixture(params=sorted((ROOT / "workflows").glob("*.json")), ids=lambda path: path.stem)
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def file(request: pytest.FixtureRequest) -> Path:
     return request.param
 
@@ -157,12 +162,13 @@ def test_thumbnail_of_the_same_name_is_a_square_jpeg(file: Path) -> None:
 
 
 def test_runs_headless_with_the_weights_that_ship(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    photo = write_photo(tmp_path / "photo.png")
-    assert run_command_line(["run", file.stem, "--input", str(photo), "-o", str(tmp_path / "out"), "--embedded", "--cpu", "--json"]) == 0
+    given = DRAWN.get(file.stem) or ["--input", str(write_photo(tmp_path / "photo.png"))]
+    assert run_command_line(["run", file.stem, *given, "-o", str(tmp_path / "out"), "--embedded", "--cpu", "--json"]) == 0
     report = json.loads(capfd.readouterr().out)
     assert [sizes(path) for path in report["files"]] == RESULTS[file.stem]
 
 
+@pytest.mark.parametrize("file", [path for path in FILES if path.stem not in DRAWN], ids=lambda path: path.stem)
 def test_restores_a_photo_under_the_name_that_a_person_gives(
     file: Path, workflow: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,13 +45,14 @@ def to_image(picture: torch.Tensor) -> Image.Image:
     return Image.fromarray((picture[0] * 255).round().to(torch.uint8).numpy())
 
 
-def made_by(workflow: str, photo: Image.Image) -> list[Image.Image]:
-    """What a workflow of the package saves of a photo with the weights that ship, in the order of its nodes."""
-    runner = WorkflowRunner(find_workflow(workflow), Changes(embedded=True))
-    [loader] = picture_inputs(runner.prompt, runner.registry)
+def made_by(workflow: str, photo: Image.Image, *changes: str) -> list[Image.Image]:
+    """What a workflow of the package saves of a photo with the weights that ship, in the order of its nodes; the photo is not
+    looked at where it takes none. changes: NODE.input=value."""
+    runner = WorkflowRunner(find_workflow(workflow), Changes(changes, embedded=True))
+    loaders = picture_inputs(runner.prompt, runner.registry)
     with TemporaryDirectory() as folder:
         photo.save(Path(folder, "photo.png"))
-        result = runner.run({loader: Path(folder, "photo.png")}, Folders(output=Path(folder, "out")))
+        result = runner.run({loader: Path(folder, "photo.png") for loader in loaders}, Folders(output=Path(folder, "out")))
         return [Image.open(path).convert("RGB") for path in result.files]
 
 
@@ -109,6 +110,7 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
     compared = made_by("compare_one_step", damaged)
     portrait = damaged.crop(PART)
     _, sheet = made_by("instantir_previews", portrait)
+    pairs = made_by("fluxgen_dataset", portrait, "Draw.width=128", "Draw.height=128")
     previews = sheet.crop((0, 0, sheet.width // 3, sheet.width // 3))
     return {
         "restore_photo": strips([damaged, *made_by("restore_photo", damaged)]),
@@ -121,6 +123,8 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
         "instantir": strips([portrait, *made_by("instantir", portrait)], f"InstantIR {UNTRAINED}"),
         "instantir_creative": strips([portrait, *made_by("instantir_creative", portrait)], f"InstantIR, creative {UNTRAINED}"),
         "instantir_previews": strips([portrait, previews], f"InstantIR, previews over time {UNTRAINED}"),
+        "fluxir": strips([damaged, *made_by("fluxir", damaged)], f"FluxIR {UNTRAINED}"),
+        "fluxgen_dataset": strips(pairs[:: len(pairs) // 2], f"FluxGen: pairs to train on {UNTRAINED}"),
         "compare_one_step": strips([damaged, *compared[::2]], "photo, TSD-SR, GenDR, InstaRevive"),
     }
 
