@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from kintsugi.core.methods.instantir import Options, fast, sample
 from kintsugi.core.methods.instantir_assembly import assembled
-from kintsugi.core.methods.instantir_networks import Conditions, InstantIR, Steering
+from kintsugi.core.methods.instantir_networks import Conditions, InstantIR
 from kintsugi.core.randomness import draw_noise, picture_generators
 from kintsugi.headless.console import say, say_table
 from random_instantir import SIZES, Size, Subject
@@ -24,7 +24,6 @@ from torch import Tensor
 THREADS = 2
 ROUNDS = {"tiny": 3, "mid": 5}
 OPTIONS = Options(steps=4)
-TIMESTEP = 501
 # Both ways say the same; float32 adds in another order.
 AGREEMENT = 1e-4
 
@@ -112,19 +111,10 @@ def measure(size: str) -> Result:
 
 def calls_of(subject: Subject) -> dict[str, float]:
     """Seconds of one guided call of each network, the Previewer's merged as well as live."""
-    rows = torch.cat([subject.degraded] * 2)
-    timestep = torch.full((2,), TIMESTEP)
-    with subject.running(merged=False) as (networks, conditions):
-        live = seconds_of(lambda: networks.preview(rows, timestep, conditions))
-    with subject.running(merged=True) as (networks, conditions):
-        steering = Steering(rows, rows, torch.ones(2))
-        residuals = networks.residuals(steering, timestep, conditions)
-        return {
-            "live": live,
-            "Previewer": seconds_of(lambda: networks.preview(rows, timestep, conditions)),
-            "Aggregator": seconds_of(lambda: networks.residuals(steering, timestep, conditions)),
-            "U-Net": seconds_of(lambda: networks.denoise(rows, timestep, conditions, None, residuals)),
-        }
+    with subject.running(merged=False) as running:
+        live = seconds_of(subject.calls(*running)["Previewer"])
+    with subject.running(merged=True) as running:
+        return {"live": live} | {name: seconds_of(call) for name, call in subject.calls(*running).items()}
 
 
 def rows_of(result: Result) -> list[tuple[str, ...]]:

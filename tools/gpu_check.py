@@ -1,4 +1,4 @@
-"""`make gpu-check`: what the one-step methods do on this machine's GPU, written to docs/gpu.md.
+"""`make gpu-check`: what the one-step methods and InstantIR's networks do on this machine's GPU, written to docs/gpu.md.
 
 Every method is built at its published size with random weights, so speed, memory and rounding are those of the real thing, and the
 pictures are not. Without a GPU the page says that nothing has been measured; a measured page is never replaced by that.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -24,7 +24,8 @@ from statistics import median
 
 import numpy as np
 import torch
-from kintsugi.core.errors import KintsugiError
+from gpu_check_instantir import instantir
+from gpu_page import Cells, Page, dtype_name, exact_convolutions, forget_peak, gibibytes, held_memory, peak_memory, synchronize
 from kintsugi.core.methods import gendr, instarevive, tsd_sr
 from kintsugi.core.methods.one_step import Generator, Tiling, restore
 from kintsugi.core.models.codec import LatentCodec
@@ -47,14 +48,13 @@ SIDES, TINY_SIDES = (512, 1024), (64, 128)
 REPEATS = 3
 # Rows of a network call: one alone, and what a host with a GPU uses.
 ROWS = (1, LocalHost(torch.device("cuda")).micro_batch)
-GIBIBYTE = 2**30
 MEASURED = "<!-- measured -->"
 
 NO_GPU = """# On a GPU
 
 **No GPU was available so far: nothing on this page has been measured.** The code asks torch for the device and names none itself;
 all of it has run on a CPU only. `make gpu-check` on a machine with a GPU replaces this page by what it measures there, for every one-step
-method at its published size with random weights:
+method and InstantIR's networks at their published sizes with random weights:
 
 - how far fp16 and bf16 are from fp32,
 - memory and seconds of each way to offload,
@@ -170,63 +170,6 @@ def measured(bench: Bench, generator: Generator, side: int, tile: int) -> Measur
     return Measured(median(seconds[1:]), peak_memory(bench.device), tried[-1])
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def forget_peak(device: torch.device) -> None:
-    synchronize(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-
-
-def held_memory(device: torch.device) -> int | None:
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else None
-
-
-Cells = tuple[str, ...]
-
-
-@dataclass
-class Page:
-    """Tables, and what went wrong: a row that fails says so, and the others go on."""
-
-    lines: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    columns: int = 0
-
-    def table(self, title: str, text: str, heads: Cells) -> None:
-        self.columns = len(heads)
-        self.lines += ["", f"## {title}", "", text, "", line(heads), line(("---", "---", *("--:" for _ in heads[2:])))]
-
-    def row(self, name: str, case: str, measure: Callable[[], Cells]) -> None:
-        try:
-            cells = measure()
-        except (KintsugiError, RuntimeError) as error:
-            said = " ".join(str(error).split())[:200]
-            self.failures.append(f"{name}, {case}: {said}")
-            cells = (f"failed: {said}", *[""] * (self.columns - 3))
-        self.lines.append(line((name, case, *cells)))
-        say(f"{name}, {case}: {', '.join(cells)}")
-
-
-def line(cells: Cells) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def gibibytes(size: int | None) -> str:
-    return "not counted" if size is None else f"{size / GIBIBYTE:.2f}"
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return next(name for name, known in DTYPES.items() if known == dtype)
-
-
 def offloading(bench: Bench, page: Page, dtype: torch.dtype) -> None:
     what = f"A picture of {bench.sides[0]} pixels in {dtype_name(dtype)}. GiB of the device: what it holds between calls, and the peak."
     page.table("Offloading", what, ("method", "offload", "held GiB", "peak GiB", "seconds"))
@@ -301,16 +244,6 @@ def exact_levels(bench: Bench, name: str) -> Tensor:
 
 
 @contextmanager
-def exact_convolutions() -> Iterator[None]:
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-@contextmanager
 def limited_memory(device: torch.device, limit: int | None) -> Iterator[None]:
     """Inside, torch takes no more than that many bytes of the device; None leaves it alone."""
     if limit is None:
@@ -361,6 +294,7 @@ def measure_all(bench: Bench) -> Page:
         for section in (offloading, speed, out_of_memory):
             section(bench, page, dtype)
         number_formats(bench, page)
+        instantir(page, dtype, "tiny" if bench.tiny else "published")
     return page
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from kintsugi.core.diffusion import ddpm_schedule, scaled_linear_betas
 from kintsugi.core.methods.instantir_assembly import assembled, conditions_of
-from kintsugi.core.methods.instantir_networks import Conditions, InstantIR
+from kintsugi.core.methods.instantir_networks import Conditions, InstantIR, Steering
 from kintsugi.core.methods.instantir_parts import LqContext, Perceptor, Previewer
 from kintsugi.core.models.aggregator import Aggregator
 from kintsugi.core.models.codec import LatentCodec
@@ -27,6 +27,7 @@ from kintsugi.core.weights.unet_lora import factor_shapes
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+TIMESTEP = 501
 TEXT_TOKENS, IMAGE_TOKENS, SIZE_WIDTH = 77, 257, 32
 # Stand for encoders that run once per picture and have no part in this.
 ENCODER = Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
@@ -104,6 +105,18 @@ class Subject:
     def image_tokens(self) -> Tensor:
         """The encoder's [2, N, D], of no picture and of one."""
         return torch.cat([self.context.blank, self.context.tokens])
+
+    def calls(self, networks: InstantIR, conditions: Conditions) -> dict[str, Callable[[], Tensor]]:
+        """One guided call of each network. The U-Net's noise is steered by residuals, which are made beforehand."""
+        rows = torch.cat([self.degraded] * 2)
+        timestep = torch.full((2,), TIMESTEP, device=rows.device)
+        steering = Steering(rows, rows, torch.ones(2, device=rows.device))
+        residuals = networks.residuals(steering, timestep, conditions)
+        return {
+            "Previewer": lambda: networks.preview(rows, timestep, conditions).latent,
+            "Aggregator": lambda: networks.residuals(steering, timestep, conditions)[-1],
+            "U-Net": lambda: networks.denoise(rows, timestep, conditions, None, residuals).eps,
+        }
 
     def previewer(self, merged: bool) -> Previewer:
         return Previewer("random", lambda *_: self.factors, 1 / self.rank, merged)

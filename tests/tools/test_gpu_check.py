@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -16,20 +16,21 @@ from kintsugi.core.weights.generators import READERS
 PARAMETERS = {"gendr": 865_979_856, "tsd-sr": 2_028_328_000, "instarevive": 610_856_096}
 
 
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
 @pytest.fixture(scope="module")
-def gpu_check() -> ModuleType:
-    """tools/gpu_check.py, which is a script beside the package."""
-    spec = importlib.util.spec_from_file_location("gpu_check", Path(__file__).parents[2] / "tools" / "gpu_check.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_check"] = module
-    spec.loader.exec_module(module)
-    return module
+def gpu_check() -> Iterator[ModuleType]:
+    """tools/gpu_check.py, which is a script beside the package, and finds others beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOOLS))
+        yield importlib.import_module("gpu_check")
 
 
 def test_small_methods_on_a_cpu_fill_every_table(gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "TINY_SIDES", (32, 64))
-    monkeypatch.setattr(gpu_check, "REPEATS", 1)
+    for module in ("gpu_check", "gpu_check_instantir"):
+        monkeypatch.setattr(f"{module}.REPEATS", 1)
     monkeypatch.setattr(gpu_check, "ROWS", (1,))
     page = tmp_path / "gpu.md"
     assert gpu_check.main(["--device", "cpu", "--tiny", "--output", str(page)]) == 0
@@ -38,6 +39,8 @@ def test_small_methods_on_a_cpu_fill_every_table(gpu_check: ModuleType, tmp_path
     assert {*product(READERS, OFFLOADS), *product(READERS, DTYPES)} <= cases
     fp32 = [row for row in rows if row[1] == "fp32" and row[2] == "0.000"]
     assert len(fp32) == len(READERS), "fp32 is fp32, on a CPU"
+    instantir = {(row[0].removeprefix("| "), row[1]): row[-1] for row in rows if row[1] in ("live", "merged")}
+    assert len(instantir) == 2 * len(DTYPES) + len(OFFLOADS) - 1 and instantir["fp32", "live"].startswith("0.0000")
     assert gpu_check.MEASURED not in page.read_text(encoding="utf-8"), "small sizes say nothing about the published ones"
 
 
