@@ -41,7 +41,7 @@ def require_free(folder: Path, resume: bool) -> None:
 def run_folder(folder: Path, settings: Mapping[str, Any]) -> Iterator[RunFolder]:
     """The folder for one sitting of a run with these settings. Raises BadValueError when it was begun with others."""
     make_folder(folder)
-    _require_equal(folder / SETTINGS, settings)
+    _require_equal(folder, settings)
     remove_left_staging(folder)
     with staging_folder(folder) as staging:
         run = RunFolder(folder, staging)
@@ -51,13 +51,19 @@ def run_folder(folder: Path, settings: Mapping[str, Any]) -> Iterator[RunFolder]
         yield run
 
 
-def _require_equal(path: Path, settings: Mapping[str, Any]) -> None:
+def begun_with(folder: Path) -> dict[str, Any]:
+    """The settings of the run in that folder, none where there is no run. Raises FileAccessError when they cannot be read."""
+    path = folder / SETTINGS
     try:
-        before = dict(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return
+        return dict(json.loads(path.read_bytes())) if path.exists() else {}
     except (OSError, ValueError, TypeError) as error:
         raise FileAccessError(f"cannot be read ({error}).", where=str(path), way_out="Name another folder.") from error
+
+
+def _require_equal(folder: Path, settings: Mapping[str, Any]) -> None:
+    before = begun_with(folder)
+    if not before:
+        return
     changes = [
         f"{name} was {before.get(name)}, now {settings.get(name)}"
         for name in {**before, **settings}
@@ -66,7 +72,7 @@ def _require_equal(path: Path, settings: Mapping[str, Any]) -> None:
     if changes:
         raise BadValueError(
             f"the run was begun with other settings: {'; '.join(changes)}.",
-            where=str(path.parent),
+            where=str(folder),
             way_out="Go on with those it was begun with, or name another folder.",
         )
 

@@ -55,7 +55,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Recruit:
-    """Makes worker number n of another process or machine. threads: those of the first process, on which the last bits depend."""
+    """Makes worker number n of another process or machine. threads: those that every worker computes with."""
 
     order: Order
     options: HostOptions

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from ..teams import Team
 
 EXAMPLE = "Example: kintsugi fluxgen -o pairs --count 1000 --workers 4"
+# The embedded Flux draws nothing worth more.
+EMBEDDED_SIZE = 128, 96
 PICTURES, PAIRS, TEAM = "Pictures", "Pairs", "Workers"
 
 Out = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the data set: pool, shards and index.jsonl.")]
 Count = Annotated[int, typer.Option("--count", min=1, help="How many pictures Flux draws; fewer are kept.", rich_help_panel=PICTURES)]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Picture k uses seed + k.", rich_help_panel=PICTURES)]
-Width = Annotated[int, typer.Option("--width", min=64, help="Pixels, before the crop.", rich_help_panel=PICTURES)]
-Height = Annotated[int, typer.Option("--height", min=64, help="Pixels.", rich_help_panel=PICTURES)]
+Width = Annotated[
+    int | None, typer.Option("--width", min=64, help="Pixels, before the crop; 1024, or 128 if embedded.", rich_help_panel=PICTURES)
+]
+Height = Annotated[int | None, typer.Option("--height", min=64, help="Pixels; 768, or 96 if embedded.", rich_help_panel=PICTURES)]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Steps of the sampler.", rich_help_panel=PICTURES)]
 Guidance = Annotated[float, typer.Option("--guidance", min=0, help="The guidance scale that Flux is told.", rich_help_panel=PICTURES)]
 Prompts = Annotated[
@@ -70,8 +74,8 @@ def fluxgen(
     out: Out,
     count: Count,
     seed: Seed = 0,
-    width: Width = 1024,
-    height: Height = 768,
+    width: Width = None,
+    height: Height = None,
     steps: Steps = 20,
     guidance: Guidance = 4.0,
     prompts: Prompts = None,
@@ -103,10 +107,11 @@ def fluxgen(
     require_free(out, resume)
     lines = _prompts(prompts) if prompts else ("",)
     chosen = "embedded" if embedded else weights
-    drawing = Drawing(width, height, steps, guidance)
+    usual = Drawing(*EMBEDDED_SIZE) if chosen == "embedded" else Drawing()
+    drawing = Drawing(width or usual.width, height or usual.height, steps, guidance)
     order = Order(count, seed, drawing, lines, metrics, keep_percentile, scale, shard_size, chosen, offload, quantization)
     options = host_options(device, cpu, dtype, models_directory, extra_model_paths)
-    with command_line_host(options, chosen_folders(options, None, out)) as host, _team(order, options, host, workers, ray) as team:
+    with command_line_host(options, chosen_folders(options, None, out)) as host, _team(out, order, options, host, workers, ray) as team:
         summary = run_fluxgen(out, order, team)
     if as_json:
         console.say_json(asdict(summary))
@@ -114,7 +119,7 @@ def fluxgen(
     console.say(f"{summary.drawn} pictures drawn with {summary.weights}, {summary.found} were there.")
     passing = ", ".join(f"{name} {bound}" for name, bound in summary.metrics.items())
     console.say(f"{summary.kept} kept, with {passing}; {summary.dropped} dropped.")
-    console.say(f"Shards in {out}: {', '.join(summary.shards) or 'none'}.")
+    console.say(f"Shards: {len(summary.shards)}, in {out}.")
 
 
 def _prompts(path: Path) -> tuple[str, ...]:
@@ -130,15 +135,19 @@ def _prompts(path: Path) -> tuple[str, ...]:
     return prompts
 
 
-def _team(order: Order, options: HostOptions, host: CommandLineHost, workers: int | None, ray: str | None) -> Team:
+def _team(out: Path, order: Order, options: HostOptions, host: CommandLineHost, workers: int | None, ray: str | None) -> Team:
     import torch
 
+    from ..fluxgen_folder import begun_with
     from ..fluxgen_worker import Recruit, Worker
     from ..teams import Alone, OnRay, Processes
 
+    # The last bits depend on it, and a run may go on where there are more cores.
+    threads = int(begun_with(out).get("threads", torch.get_num_threads()))
+    torch.set_num_threads(threads)
     models = options.models_directory and options.models_directory.absolute()
     elsewhere = replace(options, models_directory=models, extra_model_paths=[path.absolute() for path in options.extra_model_paths])
-    recruit = Recruit(order, elsewhere, torch.get_num_threads())
+    recruit = Recruit(order, elsewhere, threads)
     if ray is not None:
         return OnRay(recruit, ray, workers)
     return Alone(Worker(order, host)) if workers in (None, 1) else Processes(recruit, workers)

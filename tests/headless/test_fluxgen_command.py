@@ -111,11 +111,19 @@ def test_it_tells_what_it_did_for_people_and_for_programs(whole: Path, capsys: C
     assert out.splitlines()[0] == "0 pictures drawn with embedded, 40 were there."
     assert out.splitlines()[1].startswith(f"{kept} kept, with sharpness at least ")
     assert out.splitlines()[1].endswith(f"; {COUNT - kept} dropped.")
-    assert out.splitlines()[2].startswith(f"Shards in {whole}: 000000.tar, 000001.tar")
+    assert out.splitlines()[2] == f"Shards: {-(-kept // SHARD)}, in {whole}."
     assert "Selecting by sharpness, noise, blockiness" in caplog.text
     report = json.loads(kintsugi(*command(whole, "--resume", "--json"), capsys=capsys)[1])
     assert (report["weights"], report["drawn"], report["found"], report["kept"]) == ("embedded", 0, 40, kept)
+    assert report["shards"] == sorted(path.name for path in whole.glob("*.tar"))
     assert set(report["metrics"]) == {"sharpness", "noise", "blockiness"}
+
+
+def test_without_sizes_the_embedded_flux_draws_small_pictures_in_twenty_steps(tmp_path: Path) -> None:
+    assert run_command_line(["fluxgen", "--embedded", "--cpu", "--count", "2", "-o", str(tmp_path / "run")]) == 0
+    settings = json.loads((tmp_path / "run/settings.json").read_text())
+    assert [settings[name] for name in ("width", "height", "steps", "guidance")] == [128, 96, 20, 4.0]
+    assert [settings[name] for name in ("percentile", "scale", "shard_size", "seed")] == [5.0, 4, 1000, 0]
 
 
 def test_prompts_are_taken_in_turn(tmp_path: Path, capsys: Captured) -> None:
@@ -147,6 +155,15 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_asked_and_only_as_it_was_
     assert code == 2 and f"{whole}: holds a run already. Add --resume" in err
     code, _, err = kintsugi(*command(whole, "--resume", "--guidance", 3, "--scale", 2), capsys=capsys)
     assert code == 2 and "guidance was 4.0, now 3.0; scale was 4, now 2" in err
+    assert files_of(whole) == before
+
+
+def test_a_run_goes_on_with_the_threads_it_was_begun_with(whole: Path) -> None:
+    before = files_of(whole)
+    (whole / "000001.tar").unlink()
+    torch.set_num_threads(2)
+    assert run_command_line(command(whole, "--resume")) == 0
+    assert torch.get_num_threads() == 1
     assert files_of(whole) == before
 
 
