@@ -16,6 +16,7 @@ from kintsugi.nodes.one_step import KintsugiDecode, KintsugiEncode
 from kintsugi.nodes.prior import KintsugiLoadPrior
 from kintsugi.nodes.prompt import KintsugiEncodePrompt
 from torch import Tensor
+from widget_defaults import defaults
 
 WIDGETS = ("seed", "steps", "guidance", "strength", "control_start", "control_end", "tile")
 
@@ -23,12 +24,6 @@ WIDGETS = ("seed", "steps", "guidance", "strength", "control_start", "control_en
 @pytest.fixture(scope="module")
 def picture() -> Tensor:
     return torch.rand(2, 50, 70, 3, generator=torch.Generator().manual_seed(0))
-
-
-def defaults(node: Any) -> dict[str, Any]:
-    """What the node's widgets say when it is put down."""
-    specs = node.INPUT_TYPES()["required"]
-    return {name: spec["default"] for name, (_, spec) in specs.items() if "default" in spec}
 
 
 def wired(picture: Tensor) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from kintsugi.nodes.prior import KintsugiLoadPrior
 from kintsugi.nodes.prompt import KintsugiEncodePrompt, as_conditioning, as_prompt
 from kintsugi.nodes.quality import KintsugiContactSheet
 from torch import Tensor
+from widget_defaults import defaults
 
 WIDGETS = (
     "seed", "steps", "cfg", "sampler", "adares", "start", "preview_start", "preview_end", "preview_every", "previews", "control_start",
@@ -32,12 +33,6 @@ WIDGETS = (
 @pytest.fixture(scope="module")
 def picture() -> Tensor:
     return torch.rand(2, 50, 70, 3, generator=torch.Generator().manual_seed(0))
-
-
-def defaults(node: Any) -> dict[str, Any]:
-    """What the node's widgets say when it is put down."""
-    specs = node.INPUT_TYPES()["required"]
-    return {name: spec["default"] for name, (_, spec) in specs.items() if "default" in spec}
 
 
 def wired(picture: Tensor) -> dict[str, Any]:
