@@ -1,7 +1,7 @@
 """Make the embedded stand-ins of methods whose own training is still to come: python tools/make_untrained.py [NAME...]
 
-Tiny networks of a method's true classes whose last layer is zero, so that they change nothing: the embedded VAE takes the picture
-apart and puts it together again. They prove the run, and restore nothing.
+Tiny networks of a method's true classes whose last layer is zero, so that they change nothing, or made by hand to lead back to where
+they were begun from: the embedded VAE takes the picture apart and puts it together again. They prove the run, and restore nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from kintsugi.core.weights.embedded import FOLDER
 from kintsugi.core.weights.files import write_weights
 from kintsugi.core.weights.tsd_sr import POSITIONS
 from torch import Tensor
+from untrained_fluxir import BUILDERS as FLUXIR
+from untrained_fluxir import card as fluxir_card
 from untrained_instantir import BUILDERS as INSTANTIR
 from untrained_instantir import card as instantir_card
 from untrained_instantir import silence
@@ -70,7 +72,13 @@ def instarevive() -> tuple[dict[str, Tensor], dict[str, Any]]:
     return dict(method.state_dict()), {"kind": "instarevive", "transformer": config, **settings}
 
 
-BUILDERS: dict[str, Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]] = {"tsd-sr": tsd_sr, "instarevive": instarevive, **INSTANTIR}
+BUILDERS: dict[str, Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]] = {
+    "tsd-sr": tsd_sr,
+    "instarevive": instarevive,
+    **INSTANTIR,
+    **FLUXIR,
+}
+CARDS = {**dict.fromkeys(INSTANTIR, instantir_card), **dict.fromkeys(FLUXIR, fluxir_card)}
 
 
 def make(name: str) -> None:
@@ -78,9 +86,10 @@ def make(name: str) -> None:
     torch.manual_seed(0)
     tensors, config = BUILDERS[name]()
     path = FOLDER / f"untrained-{name}.safetensors"
-    write_weights(path, tensors, config)
+    # FluxIR's are of several kinds already.
+    write_weights(path, tensors, config, None if name in FLUXIR else torch.float16)
     count = sum(tensor.numel() for tensor in tensors.values())
-    card = instantir_card(name, count) if name in INSTANTIR else CARD.format(method=name, count=f"{count:,}")
+    card = CARDS[name](name, count) if name in CARDS else CARD.format(method=name, count=f"{count:,}")
     path.with_suffix(".md").write_text(card, encoding="utf-8")
 
 

@@ -14,9 +14,10 @@ GENERATORS = {
     "instarevive": FOLDER / "untrained-instarevive.safetensors",
 }
 # By family; the others have the VAE alone.
-PRIORS = {"sdxl": FOLDER / "untrained-instantir-prior.safetensors"}
+PRIORS = {"sdxl": FOLDER / "untrained-instantir-prior.safetensors", "flux": FOLDER / "untrained-fluxir-prior.safetensors"}
 INSTANTIR = {
     "DCP": FOLDER / "untrained-instantir-dcp.safetensors",
     "Previewer": FOLDER / "untrained-instantir-previewer.safetensors",
     "Aggregator": FOLDER / "untrained-instantir-aggregator.safetensors",
 }
+FLUXIR = FOLDER / "untrained-fluxir-adapter.safetensors"

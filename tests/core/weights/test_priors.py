@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from flux_releases import FLUX_CONFIG
 from kintsugi.core.errors import WeightsError
 from kintsugi.core.methods.coding import decode_latent, encode_picture
 from kintsugi.core.models.offload import OFFLOADS, Offload
@@ -21,6 +22,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "sd21-vae16": ("unet", "UNet2DConditionModel", UNET_CONFIG, 16),
     "pixart-alpha": ("transformer", "PixArtTransformer2DModel", PIXART_CONFIG, 4),
     "sdxl": ("unet", "UNet2DConditionModel", SDXL_CONFIG, 4),
+    "flux": ("transformer", "FluxTransformer2DModel", FLUX_CONFIG, 16),
 }
 
 
