@@ -13,7 +13,11 @@ import torch
 from flux_releases import FLUX_CONFIG, flux, original_flux_names, write_flux_vae
 from gguf import GGMLQuantizationType as Kind
 from kintsugi.core.errors import BadValueError, MissingPackageError, WeightsError
+from kintsugi.core.methods.fluxir import Options, sample
+from kintsugi.core.models.controlled_flux import controlled
+from kintsugi.core.models.flux_adapter import FluxAdapter
 from kintsugi.core.models.offload import Offload
+from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights.bases import base_choices, find_base
 from kintsugi.core.weights.flux_names import flux_names
@@ -116,6 +120,25 @@ def test_quantised_weights_may_wait_in_main_memory(host: LocalHost, offload: Off
     write_gguf(host.folders.models / NAME, tensors_of(NARROW), Kind.Q8_0, NARROW)
     exact, found = velocity(denoiser(host), torch.float32), velocity(denoiser(host, offload=offload), torch.float32)
     assert torch.equal(found, exact)
+
+
+def test_an_adapter_steers_a_quantised_flux_but_cannot_begin_as_its_copy(host: LocalHost) -> None:
+    numbers = write_gguf(host.folders.models / NAME, tensors_of(NARROW), Kind.Q8_0, NARROW)
+    network, whole = denoiser(host), flux(**NARROW)
+    whole.load_state_dict(flux_names(numbers))
+    adapter = FluxAdapter.from_transformer(whole, text_tokens=4, rank=8).eval()
+    for layer in adapter.se_z:
+        torch.nn.init.normal_(layer.excite.weight, generator=torch.Generator().manual_seed(1))
+    prompt = PromptEmbedding(torch.randn(1, 4, 64), torch.randn(1, 32))
+    z, degraded = torch.randn(2, 1, 16, 4, 4)
+    results = []
+    for steered in (network, whole):
+        with controlled(steered, adapter) as controls:
+            (result,) = sample(controls, z, degraded, prompt, torch.tensor([0.5, 0.25]), Options(1))
+        results.append(result - z)
+    assert torch.allclose(*results, rtol=0, atol=0.01 * float(results[1].abs().max()))
+    with pytest.raises(BadValueError, match=r"its x_embedder is kept as torch\.uint8"):
+        FluxAdapter.from_transformer(network)
 
 
 def test_biases_and_norms_are_never_left_quantised(host: LocalHost) -> None:
