@@ -73,8 +73,8 @@ WINDOWS = (("preview_start", "preview_end"), ("control_start", "creative_start")
 
 
 def fast(options: Options) -> Options:
-    """The same with one look for both halves of the guidance, in every second step alone: about a third less time, for a result that
-    is another by a few percent (`make bench` measures both)."""
+    """The same with one look for both halves of the guidance, in every second step alone: about a quarter less time, for a result
+    that is not quite the same (`make bench` measures both)."""
     return replace(options, conditional_previews=True, preview_every=2)
 
 
