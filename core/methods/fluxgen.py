@@ -22,7 +22,7 @@ from ..models.prior import Prior
 from ..randomness import draw_noise, picture_generators, seed_for
 from ..runtime import current_host, require_finite, with_smaller_tiles
 from .coding import decode_latent
-from .fluxir import Options, flux_of, require_prompt, sample
+from .fluxir import Options, flux_told, sample
 
 # Shares of the width that a crop keeps: 1024, 768 and 512 of 1024 pixels, the height always whole.
 CROP_SHARES = (1.0, 0.75, 0.5)
@@ -66,9 +66,7 @@ def generate(prior: Prior, prompt: str, seed: int, drawing: Drawing, count: int 
 
     Raises BadValueError for a prior that is no Flux, OutOfMemoryError when a picture does not fit the device.
     """
-    flux, device, downscale = flux_of(prior), current_host().device, prior.codec.downscale
-    embedding = prior.encode_prompt(prompt)
-    require_prompt(embedding, flux)
+    (flux, embedding), device, downscale = flux_told(prior, prompt), current_host().device, prior.codec.downscale
     height, width = drawing.height // downscale, drawing.width // downscale
     noise = draw_noise(picture_generators(seed, count), (prior.codec.channels, height, width)).to(device)
     sigmas = flux_sigmas(drawing.steps, height * width // PATCH**2).to(device)

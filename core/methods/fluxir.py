@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -75,11 +75,9 @@ def restore_latent(
     BadValueError for a prior, latent or prompt that does not fit, OutOfMemoryError when the smallest tile does not.
     """
     options.check()
-    flux = flux_of(prior)
-    _require_channels(degraded, flux)
     require_finite(degraded, "The latent")
-    prompt = prompt or prior.encode_prompt("")
-    require_prompt(prompt, flux)
+    flux, prompt = flux_told(prior, prompt or "")
+    _require_channels(degraded, flux)
     device, (height, width) = current_host().device, degraded.shape[-2:]
     padded = pad_to_multiple(degraded.to(device, torch.float32), PATCH)
     noise = draw_noise(picture_generators(seed, len(padded)), padded.shape[1:]).to(device)
@@ -160,16 +158,19 @@ class _Velocity:
             yield part.to(device).repeat(rows // len(part), *[1] * (part.ndim - 1))
 
 
-def flux_of(prior: Prior) -> FluxTransformer2DModel:
-    """The prior's transformer; raises BadValueError for a prior of another kind."""
-    from diffusers import FluxTransformer2DModel
+def flux_told(prior: Prior, prompt: PromptEmbedding | str) -> tuple[FluxTransformer2DModel, PromptEmbedding]:
+    """The prior's transformer, and what it is told. Raises BadValueError for a prior of another kind and a prompt of another model.
 
-    network = prior.denoiser() if prior.denoiser else None
-    if not isinstance(network, FluxTransformer2DModel):
+    A text is encoded before the transformer is read, so that the encoders, which leave afterwards, never lie beside it.
+    """
+    if prior.family != "flux" or prior.denoiser is None:
         raise BadValueError(
             "it has no Flux transformer, which this works with.", where=f"Prior {prior.family}", way_out="Load a prior of the family flux."
         )
-    return network
+    embedding = prior.encode_prompt(prompt) if isinstance(prompt, str) else prompt
+    flux = cast("FluxTransformer2DModel", prior.denoiser())
+    _require_prompt(embedding, flux)
+    return flux, embedding
 
 
 def _require_channels(latent: Tensor, flux: FluxTransformer2DModel) -> None:
@@ -182,7 +183,7 @@ def _require_channels(latent: Tensor, flux: FluxTransformer2DModel) -> None:
         )
 
 
-def require_prompt(prompt: PromptEmbedding, flux: FluxTransformer2DModel) -> None:
+def _require_prompt(prompt: PromptEmbedding, flux: FluxTransformer2DModel) -> None:
     """Raise BadValueError for the embedding of another family's encoders."""
     width, pooled_width = flux.config.joint_attention_dim, flux.config.pooled_projection_dim
     pooled = None if prompt.pooled is None else list(prompt.pooled.shape)
