@@ -119,7 +119,8 @@ def main() -> None:
         commands = cold_commands(Path(folder))
     say_table(("measure", "result"), [*commands, *degradation(), *restoration()])
     tools = ROOT / "tools"
-    for measurement in (ROOT / "tests" / "benchmarks" / "graph.py", tools / "bench_one_step.py", tools / "bench_instantir.py"):
+    methods = (tools / f"bench_{name}.py" for name in ("one_step", "instantir", "fluxir"))
+    for measurement in (ROOT / "tests" / "benchmarks" / "graph.py", *methods):
         say()
         subprocess.run([sys.executable, measurement], check=True)
 
