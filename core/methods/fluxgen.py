@@ -20,7 +20,7 @@ from ..models.controlled_flux import controlled
 from ..models.flux_tokens import PATCH
 from ..models.prior import Prior
 from ..randomness import draw_noise, picture_generators, seed_for
-from ..runtime import current_host, require_finite, with_smaller_tiles
+from ..runtime import current_host, require_finite, rows_per_call, with_smaller_tiles
 from .coding import decode_latent
 from .fluxir import Options, flux_told, sample
 
@@ -80,7 +80,7 @@ def generate(prior: Prior, prompt: str, seed: int, drawing: Drawing, count: int 
         return z
 
     longest = max(drawing.width, drawing.height)
-    with controlled(flux, dtype=prior.dtype) as network:
+    with rows_per_call(1), controlled(flux, dtype=prior.dtype) as network:
         # Never in tiles: each would become a picture of its own.
         latent = with_smaller_tiles(run, longest, longest)
     require_finite(latent, "What Flux drew")

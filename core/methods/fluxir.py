@@ -23,7 +23,7 @@ from ..models.flux_tokens import PATCH, image_positions, pack_latent, unpack_lat
 from ..models.prior import Prior
 from ..models.prompt import PromptEmbedding
 from ..randomness import draw_noise, picture_generators
-from ..runtime import current_host, require_finite, run_model, with_smaller_tiles
+from ..runtime import current_host, require_finite, rows_per_call, run_model, with_smaller_tiles
 from .windows import is_open, require_window
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def restore_latent(
             progress.advance()
         return z
 
-    with controlled(flux, adapter, prior.dtype) as network:
+    # One row fills a device, and in company its last bits would depend on its place.
+    with rows_per_call(1), controlled(flux, adapter, prior.dtype) as network:
         restored = with_smaller_tiles(run, min(tile, max(padded.shape[-2:]) * prior.codec.downscale), SMALLEST_TILE)
     require_finite(restored, "The restored latent")
     return restored[..., :height, :width].to(degraded.device)

@@ -298,13 +298,13 @@ def test_a_picture_that_fits_a_tile_is_sampled_whole_and_a_larger_one_by_the_til
     assert torch.equal(restore_latent(prior, adapter, LARGE, 3, SHORT, tile=32), expected)
 
 
-def test_three_tiles_are_two_micro_batches_of_two() -> None:
+def test_every_tile_is_a_call_of_its_own_whatever_the_micro_batch() -> None:
     flux = tiny_flux()
     adapter = tiny_adapter(flux)
     seen = calls_of(adapter)
     with using_host(LocalHost(device=torch.device("cpu"), micro_batch=2)):
         restore_latent(tiny_prior(flux), adapter, LARGE, 3, Options(steps=1), tile=32)
-    assert seen == [2, 2]
+    assert seen == [1, 1, 1]
 
 
 # --- what is refused
