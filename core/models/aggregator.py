@@ -16,6 +16,7 @@ from .sdxl_embedding import sdxl_embedding
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
+# Of the layer that scale and shift are told by, in the published file.
 SHARED_WIDTH = 128
 Side = Literal["height", "width"]
 DIMENSIONS: dict[Side, int] = {"height": 2, "width": 3}
@@ -24,11 +25,11 @@ DIMENSIONS: dict[Side, int] = {"height": 2, "width": 3}
 class FeatureTransform(nn.Module):
     """Scale and shift of the preview's half, told by the degraded half (SFT, eq. 6): h_p (1 + gamma) + beta."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, shared_width: int) -> None:
         super().__init__()
-        self.mlp_shared = nn.Sequential(nn.Conv2d(channels, SHARED_WIDTH, 3, padding=1), nn.SiLU())
-        self.mul = nn.Conv2d(SHARED_WIDTH, channels, 3, padding=1)
-        self.add = nn.Conv2d(SHARED_WIDTH, channels, 3, padding=1)
+        self.mlp_shared = nn.Sequential(nn.Conv2d(channels, shared_width, 3, padding=1), nn.SiLU())
+        self.mul = nn.Conv2d(shared_width, channels, 3, padding=1)
+        self.add = nn.Conv2d(shared_width, channels, 3, padding=1)
 
     def forward(self, degraded: Tensor, preview: Tensor) -> Tensor:
         """[B, C, h, w] from both halves' features of that shape."""
@@ -39,11 +40,11 @@ class FeatureTransform(nn.Module):
 class Residual(nn.ModuleList):
     """Feature transform, then a 1x1 convolution that starts at zero."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, shared_width: int) -> None:
         last = nn.Conv2d(channels, channels, 1, bias=True)
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
-        super().__init__([FeatureTransform(channels), last])
+        super().__init__([FeatureTransform(channels, shared_width), last])
 
     def forward(self, degraded: Tensor, preview: Tensor) -> Tensor:
         """[B, C, h, w] from the features of both halves."""
@@ -54,8 +55,9 @@ class Residual(nn.ModuleList):
 class Aggregator(nn.Module):
     """Residuals [skips ..., middle] for a U-Net from a degraded latent and a reference of the same size."""
 
-    def __init__(self, unet: UNet2DConditionModel, side: Side = "height") -> None:
-        """Takes over the encoder of `unet`, which must not be used afterwards: pass a copy. side: along which the two meet."""
+    def __init__(self, unet: UNet2DConditionModel, side: Side = "height", shared_width: int = SHARED_WIDTH) -> None:
+        """Takes over the encoder of `unet`, which must not be used afterwards: pass a copy. side: along which the two meet;
+        shared_width: channels of what tells scale and shift."""
         super().__init__()
         self.dimension = DIMENSIONS[side]
         self.multiple = 2 ** (len(unet.config.block_out_channels) - 1)
@@ -68,8 +70,8 @@ class Aggregator(nn.Module):
         for module in (*self.down_blocks.modules(), *self.mid_block.modules()):
             if hasattr(module, "attn2"):
                 module.attn2 = module.norm2 = None  # it reads no text tokens
-        self.controlnet_down_blocks = nn.ModuleList(Residual(channels) for channels in skip_channels(unet))
-        self.controlnet_mid_block = Residual(unet.config.block_out_channels[-1])
+        self.controlnet_down_blocks = nn.ModuleList(Residual(channels, shared_width) for channels in skip_channels(unet))
+        self.controlnet_mid_block = Residual(unet.config.block_out_channels[-1], shared_width)
 
     def forward(self, degraded: Tensor, reference: Tensor, timestep: Tensor, pooled: Tensor, size_ids: Tensor) -> list[Tensor]:
         """degraded, reference [B, C, h, w], sides in multiples of `multiple`; timestep [B] or [1]; pooled [B, P]; size_ids [B, 6]."""

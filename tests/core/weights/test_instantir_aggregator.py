@@ -11,6 +11,8 @@ import pytest
 import torch
 from conftest import GOLDEN
 from kintsugi.core.errors import WeightsError
+from kintsugi.core.models.aggregator import Aggregator
+from kintsugi.core.models.mini import build_unet
 from kintsugi.core.models.offload import OFFLOADS
 from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights.files import read_weights, write_weights
@@ -60,6 +62,18 @@ def test_the_golden_weights_are_read_with_their_configuration(tmp_path: Path) ->
     write_weights(tmp_path / "golden.safetensors", tensors, {"unet": unet}, None)
     read = read_aggregator(tmp_path / "golden.safetensors", torch.float32).state_dict()
     assert read.keys() == tensors.keys() and all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize(("told", "fits"), [({"shared_width": 5}, True), ({}, False)])
+def test_a_narrower_aggregator_of_ours_tells_its_width(tmp_path: Path, told: dict[str, int], fits: bool) -> None:
+    narrow = Aggregator(build_unet(UNET), shared_width=5)
+    write_weights(tmp_path / "narrow.safetensors", dict(narrow.state_dict()), {"unet": UNET, **told}, torch.float32)
+    if not fits:
+        with pytest.raises(WeightsError, match=r"mlp_shared\.0\.weight is \[5, 4, 3, 3\], expected \[128, 4, 3, 3\]"):
+            read_aggregator(tmp_path / "narrow.safetensors", torch.float32)
+        return
+    read = read_aggregator(tmp_path / "narrow.safetensors", torch.float32).state_dict()
+    assert all(torch.equal(tensor, narrow.state_dict()[name]) for name, tensor in read.items())
 
 
 Change = Callable[[dict[str, Tensor]], object]
