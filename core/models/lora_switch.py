@@ -37,8 +37,8 @@ class LoraSwitch:
         Raises AttributeError for a name that is not there.
         """
         self._scale = scale
-        self._pairs = [(_layer(networks, name), pair) for name, pair in factors.items()]
-        self._others = [_merged(layer.weight, pair, scale) for layer, pair in self._pairs] if merged else None
+        self._pairs = [(layer_to_adapt(networks, name), pair) for name, pair in factors.items()]
+        self._others = [_parameter(merged_weight(layer.weight, pair, scale)) for layer, pair in self._pairs] if merged else None
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -63,16 +63,22 @@ class LoraSwitch:
         return layer.register_forward_hook(add)
 
 
-def _layer(networks: nn.Module, name: str) -> Layer:
+def layer_to_adapt(networks: nn.Module, name: str) -> Layer:
+    """The linear layer or convolution of that dotted name; AttributeError when it is not there or is something else."""
     layer = networks.get_submodule(name)
     if not isinstance(layer, (nn.Linear, nn.Conv2d)):
         raise AttributeError(f"{name} is a {type(layer).__name__}, which cannot be adapted")
     return layer
 
 
-def _merged(weight: Tensor, pair: Factors, scale: float) -> nn.Parameter:
-    product = pair.second.float().flatten(1) @ pair.first.float().flatten(1)
-    return nn.Parameter((weight.detach().float() + scale * product.view_as(weight)).to(weight), requires_grad=False)
+def merged_weight(weight: Tensor, pair: Factors, scale: float) -> Tensor:
+    """weight + scale second first, of the weight's shape and dtype, without gradient; the sum is formed in float32."""
+    product = pair.second.detach().float().flatten(1) @ pair.first.detach().float().flatten(1)
+    return (weight.detach().float() + scale * product.view_as(weight)).to(weight)
+
+
+def _parameter(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight, requires_grad=False)
 
 
 def _product(layer: Layer, inputs: Tensor, first: Tensor, second: Tensor) -> Tensor:
