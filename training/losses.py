@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..core.diffusion import NoiseSchedule
 
 
 def pixel_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -37,3 +41,105 @@ def latent_moments(latent: Tensor) -> Tensor:
     """Squared distance of each channel's mean from 0 and deviation from 1, latent [B, C, h, w], mean over channels."""
     values = latent.transpose(0, 1).flatten(1)
     return (values.mean(1) ** 2 + (values.std(1) - 1) ** 2).mean()
+
+
+# --- GenDR (equations of "GenDR: Lightning Generative Detail Restorator"). real, fake: what the score networks phi and psi say of
+# z_t [B, C, h, w], noise or clean latents; means are over all elements.
+
+
+def score_loss(said: Tensor, target: Tensor) -> Tensor:
+    """What a score network is trained by: its noise against the one added (equation 4), or its clean latent against the one that was
+    noised (equation 7). Nothing flows into the target."""
+    return F.mse_loss(said, target.detach())
+
+
+def vsd_gradient(real: Tensor, fake: Tensor) -> Tensor:
+    """What variational score distillation hands to z_g, eps_phi - eps_psi (equation 4 with w = 1)."""
+    return (real - fake).detach()
+
+
+def with_gradient(output: Tensor, gradient: Tensor) -> Tensor:
+    """A loss whose gradient by `output` is `gradient`, divided by the number of elements; its value is half the gradient's mean square."""
+    return 0.5 * F.mse_loss(output, (output - gradient).detach())
+
+
+def score_gap(real: Tensor, fake: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """L_1 = w || phi - psi ||^2 (equation 5; of clean latents in equation 9)."""
+    return (weight * (real - fake) ** 2).mean()
+
+
+def score_identity(real: Tensor, fake: Tensor, reference: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """w < phi - psi, phi - reference >: L_2 by the noise that was added (equation 5), L_2 of clean latents by z_g (equation 7), and
+    L_3 by z_h (equation 8)."""
+    return (weight * (real - fake) * (real - reference)).mean()
+
+
+def cid_weight(real: Tensor, clean: Tensor, floor: float = 1e-5) -> Tensor:
+    """w [B, 1, 1, 1] = 1 / mean |z_h - f_phi| of each sample, without gradient: w(t) below equation 9, where C is the number of elements
+    and the norm L1, as in SiD."""
+    distance = (clean - real).detach().abs().flatten(1).mean(1)
+    return (1 / distance.clamp_min(floor)).view(-1, *[1] * (real.ndim - 1))
+
+
+def sid_loss(real: Tensor, fake: Tensor, noise: Tensor, xi: float) -> Tensor:
+    """L_2 - xi L_1 of noise predictions (equation 5)."""
+    return score_identity(real, fake, noise) - xi * score_gap(real, fake)
+
+
+def cid_loss(real: Tensor, fake: Tensor, clean: Tensor, xi: float) -> Tensor:
+    """L_cid = L_3 - xi L_1 of guided clean latents (equations 8 and 9), clean: z_h."""
+    weight = cid_weight(real, clean)
+    return score_identity(real, fake, clean, weight) - xi * score_gap(real, fake, weight)
+
+
+def representation_loss(tokens: Tensor, teacher: Tensor) -> Tensor:
+    """L_repa = - mean cosine of projected features and teacher tokens, both [B, N, D] (equation 3)."""
+    return -F.cosine_similarity(tokens, teacher, dim=-1).mean()
+
+
+def adversarial_loss(fake: Sequence[Tensor]) -> Tensor:
+    """softplus(-logit), the mean of each head's patches [B, 1, h, w] and of heads: L_adv of equation 10 as a loss to be minimised."""
+    return torch.stack([F.softplus(-logits).mean() for logits in fake]).mean()
+
+
+def discriminator_loss(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """softplus(fake) + softplus(-real), means as in adversarial_loss(): L_D of equation 1 as a loss to be minimised."""
+    return torch.stack([F.softplus(logits).mean() for logits in fake]).mean() + adversarial_loss(real)
+
+
+# --- InstantIR (arXiv 2410.06551, with the numbers of its training scripts).
+
+TEACHER_STRIDE = 20
+
+
+def noise_loss(said: Tensor, noise: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """L_diff = || eps_theta - eps ||^2 (equation 1), mean over all elements; weight: one, or [B] of each sample."""
+    return ((said - noise).square().flatten(1).mean(1) * weight).mean()
+
+
+def late_noise_weight(timestep: Tensor) -> Tensor:
+    """1 - 0.5 cos(pi t / 1000) [B] for timesteps [B]: more for strong noise, the optional weight of stage I."""
+    return 1 - 0.5 * torch.cos(torch.pi * timestep / 1000)
+
+
+def teacher_interval(number: Tensor) -> tuple[Tensor, Tensor]:
+    """(s, t) [B] of the n-th [B] of the teacher's 50 steps, n = 1 .. 50: s = 20 n - 1 and t = s - 20, but not below 0."""
+    s = TEACHER_STRIDE * number - 1
+    return s, (s - TEACHER_STRIDE).clamp(min=0)
+
+
+def teacher_step(schedule: NoiseSchedule, z: Tensor, conditional: Tensor, blank: Tensor, s: Tensor, t: Tensor, guidance: Tensor) -> Tensor:
+    """z_t [B, C, h, w] of the teacher's DDIM step from z_s (above equation 5): a_t x_0 + b_t eps, where both are c + w (c - u) of what
+    the two noises, conditional and blank, say; guidance: w [B]."""
+
+    def guided(own: Tensor, other: Tensor) -> Tensor:
+        return own + guidance.to(own).reshape(-1, 1, 1, 1) * (own - other)
+
+    clean = guided(*(schedule.clean(z, eps, s, "epsilon") for eps in (conditional, blank)))
+    return schedule.add_noise(clean, guided(conditional, blank), t)
+
+
+def distillation_loss(student: Tensor, target: Tensor, c: float = 0.001) -> Tensor:
+    """L_dist (equation 5) by the scripts' pseudo-Huber distance sqrt(d^2 + c^2) - c, mean over all elements; nothing flows into the
+    target."""
+    return (torch.sqrt((student - target.detach()).square() + c**2) - c).mean()
