@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -19,10 +21,40 @@ from .procedural.bank import load_bank
 from .recipe import DataSettings, Recipe
 
 
+@dataclass(frozen=True)
+class Batch:
+    """names: where each crop is from. high_quality, low_quality: [B, 3, S, S] in 0..1. captions: "" where there is none. sizes:
+    [B, 6] SDXL's size ids, original height and width, top and left of the crop, S, S. high_latent, low_latent: scaled latents
+    [B, C, h, w] of a bank."""
+
+    names: tuple[str, ...]
+    high_quality: Tensor
+    low_quality: Tensor | None
+    captions: tuple[str, ...]
+    sizes: Tensor
+    high_latent: Tensor | None = None
+    low_latent: Tensor | None = None
+
+    @property
+    def degraded(self) -> Tensor:
+        """low_quality of a recipe that degrades. Raises RecipeError for one that does not."""
+        if self.low_quality is None:
+            raise RecipeError("this stage needs degraded pictures.", where="data.degradation", way_out="Name a preset, such as mild.")
+        return self.low_quality
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on that device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()})
+
+
 class PictureSource(Protocol):
     """Clean pictures to cut crops from."""
 
     def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What a person finds the picture by."""
 
     def picture(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3]."""
@@ -36,6 +68,9 @@ class ProceduralPictures:
 
     def __len__(self) -> int:
         return len(self._bank)
+
+    def name(self, index: int) -> str:
+        return f"scene {index}"
 
     def picture(self, index: int) -> np.ndarray:
         return self._bank[index]
@@ -52,6 +87,9 @@ class FolderPictures:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def name(self, index: int) -> str:
+        return str(self._paths[index])
+
     def picture(self, index: int) -> np.ndarray:
         with Image.open(self._paths[index]) as image:
             return np.asarray(image.convert("RGB"))
@@ -66,54 +104,47 @@ def picture_source(settings: DataSettings) -> PictureSource:
     return FolderPictures(settings.folder)
 
 
-class Batches(Dataset[dict[str, Tensor]]):
-    """Item n is the whole n-th batch: high_quality [B, 3, S, S] in 0..1, and low_quality of the same size if degraded."""
+class Batches(Dataset[Batch]):
+    """Item n is the whole n-th batch of `count` crops, drawn from the seed and n."""
 
-    def __init__(self, recipe: Recipe, source: PictureSource) -> None:
-        self._recipe, self._source = recipe, source
+    def __init__(self, data: DataSettings, source: PictureSource, seed: int, count: int) -> None:
+        self._data, self._source, self._seed, self._count = data, source, seed, count
 
-    def __len__(self) -> int:
-        return self._recipe.steps * self._recipe.accumulate
+    def __getitem__(self, index: int) -> Batch:
+        data = self._data
+        random = np.random.default_rng([self._seed, index])
+        crops = [self._crop(random) for _ in range(self._count)]
+        clean = torch.from_numpy(np.stack([crop for _, crop, _ in crops])).permute(0, 3, 1, 2).float() / 255
+        spoilt = None
+        if data.degradation is not None:
+            spoilt = degrade(clean, data.degradation, scale=1, seed=int(random.integers(2**62)), restore_size=True).low_quality
+        names, sizes = tuple(name for name, _, _ in crops), torch.tensor([size for _, _, size in crops], dtype=torch.float32)
+        return Batch(names, clean, spoilt, ("",) * len(names), sizes)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        data = self._recipe.data
-        random = np.random.default_rng([self._recipe.seed, index])
-        crops = [
-            _random_crop(self._source.picture(int(random.integers(len(self._source)))), data.crop, random)
-            for _ in range(self._recipe.batch)
-        ]
-        clean = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-        if data.degradation is None:
-            return {"high_quality": clean}
-        spoilt = degrade(clean, data.degradation, scale=1, seed=int(random.integers(2**62)), restore_size=True)
-        return {"high_quality": clean, "low_quality": spoilt.low_quality}
-
-
-def _random_crop(picture: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """A crop [size, size, 3], flipped and turned at random; a picture smaller than the crop is enlarged first."""
-    height, width = picture.shape[:2]
-    if min(height, width) < size:
-        factor = size / min(height, width)
-        enlarged = Image.fromarray(picture).resize(
-            (max(size, round(width * factor)), max(size, round(height * factor))), Image.Resampling.BICUBIC
-        )
-        picture, (width, height) = np.asarray(enlarged), enlarged.size
-    top, left = int(random.integers(height - size + 1)), int(random.integers(width - size + 1))
-    crop = np.rot90(picture[top : top + size, left : left + size], int(random.integers(4)))
-    return np.ascontiguousarray(crop[:, ::-1] if random.integers(2) else crop)
+    def _crop(self, random: np.random.Generator) -> tuple[str, np.ndarray, tuple[int, ...]]:
+        index = int(random.integers(len(self._source)))
+        crop, sizes = random_crop(self._source.picture(index), self._data.crop, random)
+        return f"{self._source.name(index)} at {sizes[2]},{sizes[3]}", crop, sizes
 
 
-def training_batches(recipe: Recipe, first: int) -> DataLoader[dict[str, Tensor]]:
-    """Batches first, first + 1, ... in order, made ahead in `data.workers` processes."""
-    batches = Batches(recipe, picture_source(recipe.data))
-    workers = recipe.data.workers
-    return DataLoader(
-        batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers, prefetch_factor=4 if workers else None
-    )
+def random_crop(picture: np.ndarray, side: int, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A crop [side, side, 3], flipped and turned at random, and its size ids; a picture smaller than that is enlarged first."""
+    original = picture.shape[:2]
+    if min(original) < side:
+        factor = side / min(original)
+        height, width = (max(side, round(length * factor)) for length in original)
+        picture = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+    top, left = (int(random.integers(length - side + 1)) for length in picture.shape[:2])
+    crop = np.rot90(picture[top : top + side, left : left + side], int(random.integers(4)))
+    return np.ascontiguousarray(crop[:, ::-1] if random.integers(2) else crop), (*original, top, left, side, side)
 
 
-def validation_batch(recipe: Recipe, count: int) -> dict[str, Tensor]:
+def batch_loader(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> DataLoader[Batch]:
+    """The batches of these numbers in order, made ahead in `workers` processes."""
+    return DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=4 if workers else None)
+
+
+def validation_batch(recipe: Recipe, count: int) -> Batch:
     """`count` crops that training never sees: procedural scenes of another seed, or other crops of the folder."""
     data = recipe.data.model_copy(update={"pictures": count, "picture_seed": recipe.data.picture_seed + 1_000_003})
-    held_out = recipe.model_copy(update={"seed": recipe.seed + 1_000_003, "batch": count, "data": data})
-    return Batches(held_out, picture_source(data))[0]
+    return Batches(data, picture_source(data), recipe.seed + 1_000_003, count)[0]

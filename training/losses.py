@@ -32,6 +32,11 @@ def latent_mse(output: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(output, target)
 
 
+def denoising_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """|| prediction - target ||^2, mean over [B, C, h, w]: the noise of DDPM, or the velocity eps - z_0 of a rectified flow."""
+    return F.mse_loss(prediction, target)
+
+
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL of N(mean, exp(log_variance)) from the standard normal, mean over all elements, in nats."""
     return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ class DataSettings(Strict):
     """Where pictures come from and how they are spoilt.
 
     source: `procedural` (drawn by this repository) or `folder`. pictures, picture_size, picture_seed: the procedural
-    bank. crop: side in pixels. degradation: preset name of core/degradation, or null for clean pictures only.
+    pictures. crop: side in pixels. degradation: preset name of core/degradation, or null for clean pictures only. bank: how many
+    crops are made once, encoded by the stage's VAE and kept on disk, to draw batches from; null makes every batch anew.
     """
 
     source: Literal["procedural", "folder"] = "procedural"
@@ -33,29 +35,60 @@ class DataSettings(Strict):
     picture_seed: int = 1
     crop: int = Field(96, ge=16)
     degradation: str | None = None
+    bank: int | None = Field(None, ge=1)
     workers: int = Field(1, ge=0)
 
 
+class OptimizerSettings(Strict):
+    """AdamW for the network of one turn. schedule: what follows a linear warm-up of `warmup` steps, half a cosine down to final_rate of
+    the learning rate, or nothing. clip: largest norm of the gradient. every: the turn is taken in every so-manieth step."""
+
+    learning_rate: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    schedule: Literal["cosine", "constant"] = "constant"
+    warmup: int = Field(0, ge=0)
+    final_rate: float = Field(0.01, ge=0, le=1)
+    every: int = Field(1, ge=1)
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step 0 .. steps - 1."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = (step - self.warmup) / max(1, steps - self.warmup)
+        return self.learning_rate * (self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
 class Phase(Strict):
-    """Weights of the losses up to (not including) step `until`; a loss that is absent is not computed."""
+    """Weights of the losses up to (not including) step `until`, each a number or a ramp [from, to] over the phase. A loss that is
+    absent is not computed, and a turn without any is not taken."""
 
     until: int = Field(ge=1)
-    weights: dict[str, float]
+    weights: dict[str, float | tuple[float, float]]
 
 
 class Recipe(Strict):
-    """One training run. Steps count optimizer updates, each over batch * accumulate pictures."""
+    """One training run. Steps count optimizer updates, each over batch * accumulate pictures in every process.
+
+    processes: how many the figures were chosen for; a run takes as many as it is launched with. ema: decay of the averaged weights
+    that are shown and exported, 0 for the last ones. frozen_precision: of networks that are not trained. checkpointing: compute
+    activations anew in the backward pass, for their memory.
+    """
 
     stage: str
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     accumulate: int = Field(1, ge=1)
+    processes: int = Field(1, ge=1)
     seed: int = 0
     precision: Literal["no", "bf16", "fp16"] = "bf16"
-    learning_rate: float = Field(gt=0)
-    warmup: int = Field(0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
+    frozen_precision: Literal["no", "bf16", "fp16"] = "no"
+    checkpointing: bool = False
+    optimizers: dict[str, OptimizerSettings] = Field(min_length=1)
     ema: float = Field(0.999, ge=0, lt=1)
     checkpoint_every: int = Field(ge=1)
     validate_every: int = Field(ge=1)
@@ -65,7 +98,17 @@ class Recipe(Strict):
 
     def loss_weights(self, step: int) -> dict[str, float]:
         """Weights in force at this step; the last phase holds until the end."""
-        return next((phase.weights for phase in self.phases if step < phase.until), self.phases[-1].weights)
+        begin = 0
+        for phase in self.phases:
+            if step < phase.until or phase is self.phases[-1]:
+                share = min(1.0, (step - begin) / max(1, phase.until - 1 - begin))
+                return {name: _ramp(weight, share) for name, weight in phase.weights.items()}
+            begin = phase.until
+        raise AssertionError("a recipe has a phase")
+
+
+def _ramp(weight: float | tuple[float, float], share: float) -> float:
+    return weight if isinstance(weight, float) else weight[0] + share * (weight[1] - weight[0])
 
 
 def recipe_names() -> list[str]:
@@ -91,8 +134,12 @@ def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> R
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise RecipeError(faults, where=str(path)) from error
+        raise RecipeError(faults_of(error), where=str(path)) from error
+
+
+def faults_of(error: ValidationError) -> str:
+    """Every fault with its place, in one line."""
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
 
 
 def _set(content: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -35,15 +35,19 @@ def require_possible(family: Family, stored: Form, quantization: Quantization, o
         require_package(where)
 
 
-def build_denoiser(file: NetworkFile, family: Family, stored: Form, quantization: Quantization, dtype: torch.dtype) -> nn.Module:
-    """The family's network with exactly the file's tensors, computing in dtype. Raises WeightsError."""
+def network_of(family: Family, config: dict[str, Any]) -> nn.Module:
+    """The family's diffusers class of that configuration, randomly initialised, float32."""
     import diffusers
 
-    network_class: Any = getattr(diffusers, family.network)
+    network: nn.Module = getattr(diffusers, family.network).from_config(config)
+    return network
+
+
+def build_denoiser(file: NetworkFile, family: Family, stored: Form, quantization: Quantization, dtype: torch.dtype) -> nn.Module:
+    """The family's network with exactly the file's tensors, computing in dtype. Raises WeightsError."""
 
     def build() -> nn.Module:
-        network: nn.Module = network_class.from_config(file.config)
-        return network
+        return network_of(family, file.config)
 
     if stored == "whole" and quantization == "none":
         return build_network(build, file.tensors, file.where, dtype)

@@ -77,8 +77,8 @@ def _embedded(family: str, dtype: torch.dtype, offload: Offload) -> Prior:
 
 def read_prior(path: Path, dtype: torch.dtype, offload: Offload) -> Prior:
     """The prior of a file of ours: a denoiser below `unet.` or `transformer.`, as its family calls it, a ByteTextEncoder below `text.`,
-    and in the metadata `kintsugi` what both are built from, the family, the first and last beta of one that follows no flow, and the
-    VAE, which is the embedded one. Raises WeightsError."""
+    and in the metadata `kintsugi` what both are built from, the family, the first and last beta of one that follows no flow, the
+    VAE, which is the embedded one, and where there is a bound the largest side. Raises WeightsError."""
     texts, config = read_weights(path, "text.")
     family = family_of(config["family"])
     codec = LatentCodec(place(read_vae(config["vae"]), dtype, offload))
@@ -89,8 +89,10 @@ def read_prior(path: Path, dtype: torch.dtype, offload: Offload) -> Prior:
         file = NetworkFile(tensors, config[family.component], str(path))
         return place(build_denoiser(file, family, "whole", "none", dtype), dtype, offload)
 
-    schedule = flow_schedule() if family.is_flow else ddpm_schedule(scaled_linear_betas(*config["betas"]))
-    return Prior(family.name, codec, cache(read_denoiser), text_encoder.encode, schedule, dtype, offload)
+    schedule = flow_schedule() if family.is_flow else None
+    if config.get("betas"):
+        schedule = ddpm_schedule(scaled_linear_betas(*config["betas"]))
+    return Prior(family.name, codec, cache(read_denoiser), text_encoder.encode, schedule, dtype, offload, config.get("largest_side"))
 
 
 def read_vae(where: Path | str) -> AutoencoderKL:

@@ -22,7 +22,7 @@ TINY = {"width": 12, "depths": (2,), "features": 6, "window": 4, "grid": 8}
 @pytest.mark.parametrize(("scale", "width"), [(2, 12), (4, 48)])
 def test_training_starts_from_the_interpolated_mean_of_every_block(scale: int, width: int) -> None:
     torch.manual_seed(0)
-    network = SwinirRestorerStage(SwinirRestorerSettings(**{**TINY, "scale": scale, "width": width})).trained
+    network = SwinirRestorerStage(SwinirRestorerSettings(**{**TINY, "scale": scale, "width": width})).network
     picture = torch.rand(1, 3, 32, 48)
     expected = picture_of_means(picture, scale)
     assert (network(picture) - expected)[..., scale:-scale, scale:-scale].abs().max() < 1e-5
@@ -41,7 +41,7 @@ def test_what_training_exports_is_read_as_the_network_it_was(tmp_path: Path) -> 
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(folder / "a.png")
     overrides = {
-        "steps": "2", "batch": "2", "warmup": "1", "checkpoint_every": "2", "validate_every": "2", "precision": "'no'",
+        "steps": "2", "batch": "2", "checkpoint_every": "2", "validate_every": "2", "precision": "'no'",
         "data.source": "folder", "data.folder": str(folder), "data.crop": "32", "data.workers": "0",
         "phases": "[{until: 1, weights: {pixel: 1.0}}, {until: 2, weights: {square: 1.0}}]",
         "settings": "{width: 12, depths: [2], features: 6, window: 4, grid: 8}",

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ...core.errors import RecipeError
-from ..recipe import Recipe, Strict
-from .base import Stage
+from ..recipe import Recipe, faults_of
+
+if TYPE_CHECKING:
+    from .base import Stage
+
+# Module and class by the name that recipes call a stage.
+STAGES = {
+    "denoising-prior": "denoising_prior:DenoisingPriorStage",
+    "gendr-restorer": "gendr_restorer:GendrRestorerStage",
+    "mini-vae": "mini_vae:MiniVaeStage",
+    "swinir-restorer": "swinir_restorer:SwinirRestorerStage",
+}
+
+
+def stage_class(name: str) -> type[Stage]:
+    """The stage that recipes call so. Raises RecipeError."""
+    if name not in STAGES:
+        raise RecipeError(f"unknown stage {name!r}.", where="stage", way_out=f"Known: {', '.join(sorted(STAGES))}.")
+    module, _, attribute = STAGES[name].partition(":")
+    found: type[Stage] = getattr(import_module(f".{module}", __name__), attribute)
+    return found
 
 
 def build_stage(recipe: Recipe) -> Stage:
-    """The recipe's stage from its settings; RecipeError for a stage or setting that does not exist."""
+    """The recipe's stage from its settings; RecipeError for a stage, a setting or a loss that does not exist."""
     from pydantic import ValidationError
 
-    from .gendr_restorer import GendrRestorerSettings, GendrRestorerStage
-    from .mini_vae import MiniVaeSettings, MiniVaeStage
-    from .swinir_restorer import SwinirRestorerSettings, SwinirRestorerStage
-
-    stages: dict[str, tuple[type[Strict], type]] = {
-        "mini-vae": (MiniVaeSettings, MiniVaeStage),
-        "gendr-restorer": (GendrRestorerSettings, GendrRestorerStage),
-        "swinir-restorer": (SwinirRestorerSettings, SwinirRestorerStage),
-    }
-    if recipe.stage not in stages:
-        raise RecipeError(f"unknown stage {recipe.stage!r}.", where="stage", way_out=f"Known: {', '.join(sorted(stages))}.")
-    settings, stage = stages[recipe.stage]
+    chosen = stage_class(recipe.stage)
+    known = {loss for losses in chosen.turns.values() for loss in losses}
+    for phase in recipe.phases:
+        for name in sorted(phase.weights.keys() - known):
+            raise RecipeError(f"{recipe.stage} has no loss {name!r}.", where="phases", way_out=f"Its losses: {', '.join(sorted(known))}.")
+    if recipe.optimizers.keys() != chosen.turns.keys():
+        found, expected = ", ".join(recipe.optimizers), ", ".join(chosen.turns)
+        raise RecipeError(f"names {found}, expected one for each turn of {recipe.stage}: {expected}.", where="optimizers")
     try:
-        return stage(settings.model_validate(recipe.settings))
+        settings = chosen.Settings.model_validate(recipe.settings)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise RecipeError(faults, where="settings") from error
+        raise RecipeError(faults_of(error), where="settings") from error
+    return chosen(settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,11 @@ from ...core.methods.gendr import GenDR, OneStepConstants
 from ...core.models.mini import build_unet, unet_config
 from ...core.weights.files import write_weights
 from ...core.weights.priors import read_vae
+from ..data import Batch
+from ..latents import Autoencoder, high_latent, low_latent
 from ..losses import gradient_loss, latent_mse, pixel_loss
 from ..recipe import Strict
+from .base import Turns
 
 
 class GendrRestorerSettings(Strict):
@@ -38,52 +41,48 @@ class GendrRestorerSettings(Strict):
 
 
 class GendrRestorerStage:
-    """Losses: latent, pixel, gradient."""
+    """The student alone: its latent, then its picture, held to the clean one."""
+
+    Settings: ClassVar[type[Strict]] = GendrRestorerSettings
+    turns: ClassVar[Turns] = {"student": ("latent", "pixel", "gradient")}
 
     def __init__(self, settings: GendrRestorerSettings) -> None:
         self.settings = settings
-        self.vae = read_vae(settings.vae)
+        vae = read_vae(settings.vae)
+        self.vae = Autoencoder(vae)
         self.config = unet_config(
-            settings.channels, self.vae.config.latent_channels, settings.layers_per_block, settings.prompt_width, settings.norm_groups
+            settings.channels, vae.config.latent_channels, settings.layers_per_block, settings.prompt_width, settings.norm_groups
         )
         unet = build_unet(self.config)
         # The student starts as the identity (for alpha = 1): it answers eps = 0.
         nn.init.zeros_(unet.conv_out.weight)
         nn.init.zeros_(unet.conv_out.bias)
         prompt = torch.randn(1, settings.prompt_tokens, settings.prompt_width, generator=torch.Generator().manual_seed(0))
-        self.trained = GenDR(unet, prompt, OneStepConstants(settings.alpha, settings.beta, settings.timestep))
-        self.frozen = [self.vae]
+        self.student = GenDR(unet, prompt, OneStepConstants(settings.alpha, settings.beta, settings.timestep))
+        self.networks: dict[str, nn.Module] = {"student": self.student}
+        self.frozen: dict[str, nn.Module] = {}
 
-    def losses(self, model: nn.Module, batch: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-        clean = batch["high_quality"]
-        restored = model(self._encode(batch["low_quality"]))
+    def losses(self, turn: str, model: nn.Module, batch: Batch, wanted: frozenset[str], memory: dict[str, Tensor]) -> dict[str, Tensor]:
+        restored = model(low_latent(self.vae, batch))
         losses: dict[str, Tensor] = {}
         if "latent" in wanted:
-            losses["latent"] = latent_mse(restored.float(), self._encode(clean).float())
+            losses["latent"] = latent_mse(restored.float(), high_latent(self.vae, batch))
         if wanted & {"pixel", "gradient"}:
-            output = self._decode(restored)
-            losses["pixel"] = pixel_loss(output, clean)
-            losses["gradient"] = gradient_loss(output, clean)
+            output = self.vae.decode(restored)
+            losses["pixel"] = pixel_loss(output, batch.high_quality)
+            losses["gradient"] = gradient_loss(output, batch.high_quality)
         return {name: loss for name, loss in losses.items() if name in wanted}
 
-    def output(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        restored = self._decode(model(self._encode(batch["low_quality"])))
-        return {"low_quality": batch["low_quality"], "restored": restored, "high_quality": batch["high_quality"]}
+    def output(self, batch: Batch) -> dict[str, Tensor]:
+        restored = self.vae.decode(self.student(low_latent(self.vae, batch)))
+        return {"low_quality": batch.degraded, "restored": restored, "high_quality": batch.high_quality}
 
-    def export(self, model: Any, folder: Path, card: str) -> list[Path]:
+    def export(self, folder: Path, card: str) -> list[Path]:
         weights, text = folder / "mini-gendr.safetensors", folder / "mini-gendr.md"
         constants = {"alpha": self.settings.alpha, "beta": self.settings.beta, "timestep": self.settings.timestep}
         folder.mkdir(parents=True, exist_ok=True)
         own_vae = [] if self.settings.vae == "embedded" else [Path(shutil.copy(self.settings.vae, folder / "vae.safetensors"))]
         config = {"kind": "gendr", "unet": self.config, "one_step": constants, "border": self.settings.border}
-        write_weights(weights, dict(model.state_dict()), {**config, "vae": own_vae[0].name if own_vae else "embedded"})
+        write_weights(weights, dict(self.student.state_dict()), {**config, "vae": own_vae[0].name if own_vae else "embedded"})
         text.write_text(card)
         return [weights, text, *own_vae]
-
-    @torch.no_grad()
-    def _encode(self, pictures: Tensor) -> Tensor:
-        pictures = pictures.to(memory_format=torch.channels_last)
-        return (self.vae.encode(2 * pictures - 1).latent_dist.mode() - self.vae.config.shift_factor) * self.vae.config.scaling_factor
-
-    def _decode(self, latent: Tensor) -> Tensor:
-        return self.vae.decode(latent / self.vae.config.scaling_factor + self.vae.config.shift_factor).sample.float() / 2 + 0.5

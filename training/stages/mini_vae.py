@@ -7,15 +7,18 @@ measured afterwards. Both clean and degraded crops are learned, since a restorer
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ...core.models.mini import build_vae, vae_config
 from ...core.weights.files import write_weights
+from ..data import Batch
+from ..latents import Autoencoder
 from ..losses import gaussian_kl, gradient_loss, latent_moments, pixel_loss
 from ..recipe import Strict
+from .base import Turns
 from .linear_start import start_linear
 
 if TYPE_CHECKING:
@@ -45,17 +48,21 @@ class Autoencoding(nn.Module):
 
 
 class MiniVaeStage:
-    """Losses: pixel, gradient, kl, moments."""
+    """The encoder and decoder together, on clean and degraded crops alike."""
+
+    Settings: ClassVar[type[Strict]] = MiniVaeSettings
+    turns: ClassVar[Turns] = {"vae": ("pixel", "gradient", "kl", "moments")}
 
     def __init__(self, settings: MiniVaeSettings) -> None:
         self.config = vae_config(settings.channels, settings.latent_channels, settings.layers_per_block, settings.norm_groups)
         vae = build_vae(self.config)
         start_linear(vae)
-        self.trained = Autoencoding(vae)
-        self.frozen: list[nn.Module] = []
+        self.networks: dict[str, nn.Module] = {"vae": Autoencoding(vae)}
+        self.frozen: dict[str, nn.Module] = {}
+        self.vae: Autoencoder | None = None
 
-    def losses(self, model: nn.Module, batch: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-        pictures = torch.cat(list(batch.values())).to(memory_format=torch.channels_last)
+    def losses(self, turn: str, model: nn.Module, batch: Batch, wanted: frozenset[str], memory: dict[str, Tensor]) -> dict[str, Tensor]:
+        pictures = torch.cat(list(_pictures(batch).values())).to(memory_format=torch.channels_last)
         output, mean, log_variance = model(pictures, sample=True)
         losses = {
             "pixel": pixel_loss(output, pictures),
@@ -65,12 +72,20 @@ class MiniVaeStage:
         }
         return {name: loss for name, loss in losses.items() if name in wanted}
 
-    def output(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        columns = {f"{name} through the VAE": model(pictures, sample=False)[0] for name, pictures in batch.items()}
-        return {**columns, "high_quality": batch["high_quality"]}
+    def output(self, batch: Batch) -> dict[str, Tensor]:
+        model = self.networks["vae"]
+        columns = {f"{name} through the VAE": model(pictures, sample=False)[0] for name, pictures in _pictures(batch).items()}
+        return {**columns, "high_quality": batch.high_quality}
 
-    def export(self, model: Any, folder: Path, card: str) -> list[Path]:
+    def export(self, folder: Path, card: str) -> list[Path]:
         weights, text = folder / "mini-vae.safetensors", folder / "mini-vae.md"
-        write_weights(weights, dict(model.vae.state_dict()), {"kind": "vae", "vae": self.config})
+        tensors = {name.removeprefix("vae."): tensor for name, tensor in self.networks["vae"].state_dict().items()}
+        write_weights(weights, tensors, {"kind": "vae", "vae": self.config})
         text.write_text(card)
         return [weights, text]
+
+
+def _pictures(batch: Batch) -> dict[str, Tensor]:
+    """The clean crops, and the degraded ones where there are any."""
+    spoilt = {} if batch.low_quality is None else {"low_quality": batch.low_quality}
+    return {"high_quality": batch.high_quality, **spoilt}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from ...core.models.swinir import COARSE_SLOPE, RGB_MEAN, UPSAMPLED_SLOPE, SwinIR, SwinIRConfig
 from ...core.weights.files import write_weights
 from ...core.weights.swinir import KIND
+from ..data import Batch
+from ..latents import Autoencoder
 from ..losses import pixel_loss, square_loss
 from ..recipe import Strict
+from .base import Turns
 
 COLORS = len(RGB_MEAN)
 POINT, TENT = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.25, 0.5, 0.25])
@@ -52,32 +55,38 @@ class SwinirRestorerSettings(Strict):
 
 
 class SwinirRestorerStage:
-    """Losses: square (DiffBIR's), pixel."""
+    """The whole network by one loss: DiffBIR's `square`, or `pixel`."""
+
+    Settings: ClassVar[type[Strict]] = SwinirRestorerSettings
+    turns: ClassVar[Turns] = {"restorer": ("square", "pixel")}
 
     def __init__(self, settings: SwinirRestorerSettings) -> None:
         self.settings = settings
-        self.trained = SwinIR(settings.config())
-        start_smooth(self.trained)
-        self.frozen: list[nn.Module] = []
+        self.network = SwinIR(settings.config())
+        start_smooth(self.network)
+        self.networks: dict[str, nn.Module] = {"restorer": self.network}
+        self.frozen: dict[str, nn.Module] = {}
+        self.vae: Autoencoder | None = None
 
-    def losses(self, model: nn.Module, batch: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-        clean = batch["high_quality"]
-        restored = self._restored(model, batch)
-        losses = {"square": square_loss(restored, clean), "pixel": pixel_loss(restored, clean)}
+    def losses(self, turn: str, model: nn.Module, batch: Batch, wanted: frozenset[str], memory: dict[str, Tensor]) -> dict[str, Tensor]:
+        restored = _restored(model, batch)
+        losses = {"square": square_loss(restored, batch.high_quality), "pixel": pixel_loss(restored, batch.high_quality)}
         return {name: loss for name, loss in losses.items() if name in wanted}
 
-    def output(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"low_quality": batch["low_quality"], "restored": self._restored(model, batch), "high_quality": batch["high_quality"]}
+    def output(self, batch: Batch) -> dict[str, Tensor]:
+        return {"low_quality": batch.degraded, "restored": _restored(self.network, batch), "high_quality": batch.high_quality}
 
-    def export(self, model: Any, folder: Path, card: str) -> list[Path]:
+    def export(self, folder: Path, card: str) -> list[Path]:
         weights, text = folder / "mini-swinir.safetensors", folder / "mini-swinir.md"
-        write_weights(weights, dict(model.state_dict()), {"kind": KIND, "swinir": asdict(model.config), "border": self.settings.border})
+        config = {"kind": KIND, "swinir": asdict(self.network.config), "border": self.settings.border}
+        write_weights(weights, dict(self.network.state_dict()), config)
         text.write_text(card)
         return [weights, text]
 
-    def _restored(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        restored: Tensor = model(batch["low_quality"].to(memory_format=torch.channels_last))
-        return restored.float()
+
+def _restored(model: nn.Module, batch: Batch) -> Tensor:
+    restored: Tensor = model(batch.degraded.to(memory_format=torch.channels_last))
+    return restored.float()
 
 
 @torch.no_grad()
