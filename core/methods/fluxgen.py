@@ -22,7 +22,7 @@ from ..models.prior import Prior
 from ..randomness import draw_noise, picture_generators, seed_for
 from ..runtime import current_host, require_finite, rows_per_call, with_smaller_tiles
 from .coding import decode_latent
-from .fluxir import Options, flux_told, sample
+from .fluxir import Options, flux_told, plan_latent, sample
 
 # Shares of the width that a crop keeps: 1024, 768 and 512 of 1024 pixels, the height always whole.
 CROP_SHARES = (1.0, 0.75, 0.5)
@@ -69,20 +69,21 @@ def generate(prior: Prior, prompt: str, seed: int, drawing: Drawing, count: int 
     (flux, embedding), device, downscale = flux_told(prior, prompt), current_host().device, prior.codec.downscale
     height, width = drawing.height // downscale, drawing.width // downscale
     noise = draw_noise(picture_generators(seed, count), (prior.codec.channels, height, width)).to(device)
-    sigmas = flux_sigmas(drawing.steps, height * width // PATCH**2).to(device)
     progress = current_host().progress(drawing.steps, "Drawing")
 
-    def run(_: int) -> Tensor:
+    def run(pixels: int) -> Tensor:
+        plan = plan_latent(noise, pixels // downscale)
+        sigmas = flux_sigmas(drawing.steps, plan[0].height * plan[0].width // PATCH**2).to(device)
         z = noise
-        for state in sample(network, noise, None, embedding, sigmas, Options(drawing.steps, drawing.guidance)):
+        for state in sample(network, noise, None, embedding, sigmas, Options(drawing.steps, drawing.guidance), plan):
             z = state
             progress.advance()
         return z
 
-    longest = max(drawing.width, drawing.height)
+    tile = prior.bounded(max(drawing.width, drawing.height))
     with rows_per_call(1), controlled(flux, dtype=prior.dtype) as network:
-        # Never in tiles: each would become a picture of its own.
-        latent = with_smaller_tiles(run, longest, longest)
+        # Never in smaller tiles than the prior knows: each would become a picture of its own.
+        latent = with_smaller_tiles(run, tile, tile)
     require_finite(latent, "What Flux drew")
     return decode_latent(prior, latent, DECODED_WHOLE).cpu()
 

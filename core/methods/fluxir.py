@@ -70,9 +70,10 @@ def restore_latent(
 ) -> Tensor:
     """Restored scaled latent [B, C, h, w] float32 of a degraded one of that size; element i uses the seed + i.
 
-    prior: Flux's, the one the adapter is made for; tile: pixels along a side that one call sees at most, larger pictures are sampled
-    in tiles; prompt: the empty one where none is given. Sides grow to whole tokens by reflection and are cut again. Raises
-    BadValueError for a prior, latent or prompt that does not fit, OutOfMemoryError when the smallest tile does not.
+    prior: Flux's, the one the adapter is made for; tile: pixels along a side that one call sees at most (fewer where the prior was
+    trained on fewer), larger pictures are sampled in tiles; prompt: the empty one where none is given. Sides grow to whole tokens by
+    reflection and are cut again. Raises BadValueError for a prior, latent or prompt that does not fit, OutOfMemoryError when the
+    smallest tile does not.
     """
     options.check()
     require_finite(degraded, "The latent")
@@ -92,9 +93,10 @@ def restore_latent(
             progress.advance()
         return z
 
+    whole = max(padded.shape[-2:]) * prior.codec.downscale
     # One row fills a device, and in company its last bits would depend on its place.
     with rows_per_call(1), controlled(flux, adapter, prior.dtype) as network:
-        restored = with_smaller_tiles(run, min(tile, max(padded.shape[-2:]) * prior.codec.downscale), SMALLEST_TILE)
+        restored = with_smaller_tiles(run, prior.bounded(min(tile, whole)), SMALLEST_TILE)
     require_finite(restored, "The restored latent")
     return restored[..., :height, :width].to(degraded.device)
 

@@ -79,8 +79,9 @@ def for_each_picture(
 ) -> list[Result]:
     """work(picture, index) for every latent of [B, C, h, w], picture i with the noise of seed + i.
 
-    tile: pixels that the networks see at once along a side. Where memory runs out, from that picture on in smaller tiles and with
-    the same noise. Raises BadValueError for parts that do not fit, OutOfMemoryError when the smallest tile does not fit the device.
+    tile: pixels that the networks see at once along a side, fewer where the prior was trained on fewer. Where memory runs out, from
+    that picture on in smaller tiles and with the same noise. Raises BadValueError for parts that do not fit, OutOfMemoryError when the
+    smallest tile does not fit the device.
     """
     count, _, height, width = latent.shape
     if context.tokens.shape[0] not in (1, count):
@@ -102,7 +103,7 @@ def for_each_picture(
                 done.append(work(Picture(seen, padded, height, width, downscale, tokens[index], context.blank, noise), index))
         return done
 
-    return with_smaller_tiles(run, min(tile, whole), SMALLEST_TILE)
+    return with_smaller_tiles(run, prior.bounded(min(tile, whole)), SMALLEST_TILE)
 
 
 def windowed(networks: InstantIR, latent: Tensor, side: int) -> TiledInstantIR:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from .codec import LatentCodec
 from .offload import Offload
 from .prompt import PromptEmbedding, PromptEncoder
 
+log = logging.getLogger("kintsugi")
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -21,7 +24,8 @@ class Prior:
 
     denoiser: reads the family's network at its first call and keeps it; None where only latents are wanted. schedule: what the
     denoiser was trained with; None where a one-step method brings its own. dtype, offload: how the denoiser computes and where its
-    weights wait.
+    weights wait. largest_side: latent pixels along a side of what the denoiser was trained on, beyond which its positions mean nothing
+    to it; None where there is no bound.
     """
 
     family: str
@@ -31,6 +35,14 @@ class Prior:
     schedule: NoiseSchedule | None = None
     dtype: torch.dtype = torch.float32
     offload: Offload = "none"
+    largest_side: int | None = None
+
+    def bounded(self, tile: int) -> int:
+        """The tile to begin with, in pixels along a side: as asked for, or the largest that the denoiser was trained on."""
+        largest = tile if self.largest_side is None else min(tile, self.largest_side * self.codec.downscale)
+        if largest < tile:
+            log.info("Prior %s: in tiles of %d pixels, the largest that it was trained on.", self.family, largest)
+        return largest
 
     def encode_prompt(self, text: str) -> PromptEmbedding:
         """The embedding of a prompt. Raises BadValueError when the prior came without text encoders."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,15 @@ def test_a_picture_is_what_fluxs_own_pipeline_draws_to_the_bit(prior: Prior, flu
     latent = pipeline_result(flux, noise, tiny_prompt("a cat"), Options(steps=3, guidance=2.5))
     expected = prior.codec.decode(latent).clamp(0, 1).movedim(1, 3)
     assert torch.equal(generate(prior, "a cat", 9, SMALL), expected)
+
+
+def test_a_prior_that_was_trained_on_small_pictures_draws_a_large_one_in_tiles_of_one_noise(prior: Prior, flux: Any) -> None:
+    seen: list[int] = []
+    hook = flux.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs["hidden_states"].shape[1]), with_kwargs=True)
+    drawn = [generate(replace(prior, largest_side=side), "", 9, SMALL) for side in (32, 8)]
+    hook.remove()
+    assert torch.equal(drawn[0], generate(prior, "", 9, SMALL)) and not torch.equal(*drawn)
+    assert set(seen[:3]) == {16 * 8} and set(seen[3:]) == {4 * 4} and drawn[1].shape == (1, 32, 64, 3)
 
 
 def test_the_defaults_are_the_papers() -> None:

@@ -331,3 +331,25 @@ def test_a_memory_too_small_for_the_smallest_tile_is_told(adapter: FluxAdapter) 
     with pytest.raises(OutOfMemoryError, match="tiles of 300 pixels do not fit the memory either"):
         restore_latent(tiny_prior(flux), adapter, torch.zeros(1, 4, 10, 300), 0, SHORT)
     assert tokens == [5 * 150, 5 * 75]
+
+
+# --- a prior that was trained on small pictures alone
+
+
+def test_the_tile_asked_for_changes_nothing_above_what_the_prior_was_trained_on(
+    prior: Prior, adapter: FluxAdapter, flux: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    small, seen = replace(prior, largest_side=8), []
+    expected = restore_latent(prior, adapter, LARGE, 3, SHORT, tile=16)
+    hook = flux.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs["hidden_states"].shape[1]), with_kwargs=True)
+    with caplog.at_level("INFO", "kintsugi"):
+        found = [restore_latent(small, adapter, LARGE, 3, SHORT, tile) for tile in (16, 32, 1024)]
+    hook.remove()
+    assert all(torch.equal(other, expected) for other in found) and max(seen) == 4 * 4
+    told = "Prior flux: in tiles of 16 pixels, the largest that it was trained on."
+    assert [record.message for record in caplog.records].count(told) == 2
+
+
+def test_a_picture_no_larger_than_the_prior_was_trained_on_is_sampled_whole(prior: Prior, adapter: FluxAdapter) -> None:
+    expected = restore_latent(prior, adapter, DEGRADED, 3, SHORT)
+    assert torch.equal(restore_latent(replace(prior, largest_side=10), adapter, DEGRADED, 3, SHORT), expected)

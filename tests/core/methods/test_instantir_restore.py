@@ -245,6 +245,17 @@ def test_tiles_have_no_seams_and_repeat_nothing(parts: Parts, monkeypatch: pytes
     assert abs(float(torch.corrcoef(torch.stack([left, right]))[0, 1])) < 0.1
 
 
+def test_the_tile_asked_for_changes_nothing_above_what_the_prior_was_trained_on(parts: Parts) -> None:
+    latent, one = torch.randn(1, 4, 16, 40, generator=torch.Generator().manual_seed(0)), seen_by(parts, 0)
+    expected = parts.restore(latent, SHORT, 1, one, tile=64).latent
+    small = replace(parts, prior=replace(parts.prior, largest_side=16))
+    widths: set[int] = set()
+    hook = parts.unet.conv_in.register_forward_pre_hook(lambda _, inputs: widths.add(inputs[0].shape[-1]))
+    found = [small.restore(latent, SHORT, 1, one, tile=tile).latent for tile in (64, 128, 1024)]
+    hook.remove()
+    assert all(torch.equal(other, expected) for other in found) and widths == {16}
+
+
 @contextmanager
 def small_device(network: nn.Module, side: int) -> Iterator[None]:
     """The network runs out of memory for latents wider than that."""

@@ -13,7 +13,8 @@ from kintsugi.core.methods.coding import decode_latent, encode_picture
 from kintsugi.core.models.offload import OFFLOADS, Offload
 from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights.embedded import PRIORS
-from kintsugi.core.weights.priors import load_prior, read_vae
+from kintsugi.core.weights.files import read_weights, write_weights
+from kintsugi.core.weights.priors import load_prior, read_prior, read_vae
 from published_layouts import PIXART_CONFIG, SD3_CONFIG, UNET_CONFIG, random_network, vae_config, write_folder
 from sdxl_layouts import SDXL_CONFIG
 
@@ -90,6 +91,17 @@ def test_the_embedded_prior_of_sdxl_reads_prompts_and_denoises(offload: Offload,
     clean = prior.schedule.clean(latent, eps, rows, "epsilon")
     assert prompt.tokens.shape[1] == 77 and clean.shape == latent.shape and clean.isfinite().all()
     assert decode_latent(prior, clean, 512).shape == (1, 32, 32, 3)
+
+
+def test_a_file_of_ours_tells_the_largest_picture_that_its_denoiser_was_trained_on(tmp_path: Path) -> None:
+    tensors, config = read_weights(PRIORS["flux"])
+    write_weights(tmp_path / "bounded.safetensors", tensors, {**config, "largest_side": 40}, None)
+    write_weights(
+        tmp_path / "unbounded.safetensors", tensors, {name: told for name, told in config.items() if name != "largest_side"}, None
+    )
+    bounded, unbounded = (read_prior(tmp_path / f"{name}.safetensors", torch.float32, "none") for name in ("bounded", "unbounded"))
+    assert bounded.largest_side == 40 and unbounded.largest_side is None
+    assert bounded.bounded(1024) == 40 * bounded.codec.downscale and unbounded.bounded(1024) == 1024
 
 
 def test_auto_takes_the_embedded_prior_of_sdxl_where_nothing_is_found(caplog: pytest.LogCaptureFixture) -> None:
