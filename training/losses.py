@@ -148,3 +148,37 @@ def distillation_loss(student: Tensor, target: Tensor, c: float = 0.001) -> Tens
     """L_dist (equation 5) by the scripts' pseudo-Huber distance sqrt(d^2 + c^2) - c, mean over all elements; nothing flows into the
     target."""
     return (torch.sqrt((student - target.detach()).square() + c**2) - c).mean()
+
+
+# --- InstaRevive (equations of "InstaRevive: One-Step Image Enhancement via Dynamic Score Matching"). real, fake: what the frozen and the
+# trained score network say of x_t [B, C, h, w]; a gradient is what the output x shall receive. Timesteps: see dynamic_control.py.
+
+
+def guided(null: Tensor, conditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance of the real score network: null + scale (conditional - null)."""
+    return null + scale * (conditional - null)
+
+
+def dsm_gradient(real: Tensor, fake: Tensor, noise_level: Tensor) -> Tensor:
+    """s_t (eps_real - eps_fake): equation 5 with w = 1, noise_level: s_t [B]."""
+    return noise_level.to(real).view(-1, 1, 1, 1) * (real - fake)
+
+
+def score_gradient(real: Tensor, fake: Tensor, noise_level: Tensor) -> Tensor:
+    """(eps_real - eps_fake) / s_t: the difference of the scores -eps / s_t themselves, which equation 5 begins with."""
+    return (real - fake) / noise_level.to(real).view(-1, 1, 1, 1)
+
+
+def normalised_gradient(output: Tensor, clean_real: Tensor, clean_fake: Tensor) -> Tensor:
+    """(x0_fake - x0_real) / mean |x - x0_real| of each sample: equation 5 with DMD's w, which absorbs s_t and a_t."""
+    return (clean_fake - clean_real) / (output - clean_real).abs().flatten(1).mean(1).view(-1, 1, 1, 1)
+
+
+def with_summed_gradient(output: Tensor, gradient: Tensor) -> Tensor:
+    """with_gradient() in the other customary scaling: the loss's gradient by `output` is `gradient` divided by the batch alone."""
+    return with_gradient(output, gradient) * gradient[0].numel()
+
+
+def dynamic_loss(regression: Tensor, score: Tensor, alpha: Tensor, kl_weight: float = 1.0) -> Tensor:
+    """L = alpha L_reg + (1 - alpha) lambda L_dsm (equation 4 under dynamic loss control)."""
+    return alpha.to(regression) * regression + (1 - alpha).to(score) * kl_weight * score

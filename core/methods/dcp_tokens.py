@@ -29,7 +29,7 @@ def image_tokens(encoder: Dinov2Model, pictures: Tensor, crop: Crop = "published
     """
     require_finite(pictures, "The picture")
     planes = pictures.permute(0, 3, 1, 2)
-    seen = _normalised(_centre(planes) if crop == "published" else _whole(planes, patch_of(encoder)))
+    seen = normalised(_centre(planes) if crop == "published" else _whole(planes, patch_of(encoder)))
 
     def run(rows: Tensor) -> Tensor:
         states: Tensor = encoder(pixel_values=rows).last_hidden_state
@@ -62,6 +62,7 @@ def _whole(planes: Tensor, patch: int) -> Tensor:
     return resize(planes, height, width, "bicubic").clamp(0, 1)
 
 
-def _normalised(planes: Tensor) -> Tensor:
+def normalised(planes: Tensor) -> Tensor:
+    """Planes [B, 3, H, W] in 0..1 as DINOv2 was trained on them."""
     mean, deviation = (torch.tensor(values, device=planes.device).view(3, 1, 1) for values in (MEAN, DEVIATION))
     return (planes - mean) / deviation

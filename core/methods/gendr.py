@@ -38,6 +38,15 @@ class OneStepConstants:
     timestep: int = 500
 
 
+def one_step(unet: UNet2DConditionModel, latent: Tensor, prompt: Tensor, constants: OneStepConstants) -> Tensor:
+    """z_g [B, C, h, w] from z_l by equation (2), prompt [1, N, D]; in the latent's dtype, the network's call in its own."""
+    seen = latent.to(unet.dtype)
+    timestep = torch.tensor([constants.timestep], device=latent.device)
+    eps = unet(seen, timestep, encoder_hidden_states=prompt.to(seen).expand(latent.shape[0], -1, -1)).sample
+    schedule = constant_schedule(constants.alpha, constants.beta)
+    return schedule.clean(latent, eps.to(latent.dtype), timestep, "epsilon")
+
+
 class GenDR(nn.Module):
     """The distilled student: a diffusers UNet2DConditionModel, its prompt embedding and its constants."""
 
@@ -49,7 +58,6 @@ class GenDR(nn.Module):
         self.unet = unet
         self.register_buffer("prompt", prompt)
         self.constants = constants
-        self.schedule = constant_schedule(constants.alpha, constants.beta)
 
     @property
     def latent_multiple(self) -> int:
@@ -81,11 +89,7 @@ class GenDR(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Restored latent [B, C, h, w] (scaled) from the low-quality one: equation (2), in the latent's dtype."""
-        seen = latent.to(self.unet.dtype)
-        prompt = self.prompt.to(seen).expand(latent.shape[0], -1, -1)
-        timestep = torch.tensor([self.constants.timestep], device=latent.device)
-        eps = self.unet(seen, timestep, encoder_hidden_states=prompt).sample
-        return self.schedule.clean(latent, eps.to(latent.dtype), timestep, "epsilon")
+        return one_step(self.unet, latent, self.prompt, self.constants)
 
     def fold(self) -> None:
         """Compute once what prompt and timestep decide, and drop the modules that did; no other prompt is possible then."""

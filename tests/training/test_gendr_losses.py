@@ -1,0 +1,31 @@
+"""GenDR's losses and gradients against the golden step of CiDA."""
+
+from __future__ import annotations
+
+import parity
+import pytest
+import torch
+from conftest import GOLDEN
+from kintsugi.training.losses import cid_weight, with_gradient
+
+CHECKS = parity.run_parity("gendr", GOLDEN / "gendr", "training")
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.tensor)
+def test_a_step_of_cida_matches_the_reference(check: parity.Check) -> None:
+    assert check.passed, parity.line(check)
+
+
+def test_every_tensor_of_the_reference_that_is_no_input_is_checked() -> None:
+    assert len(CHECKS) == 36 and not any("no check knows" in check.note for check in CHECKS)
+
+
+def test_a_loss_with_a_given_gradient_has_it_divided_by_the_number_of_elements() -> None:
+    output, gradient = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3)
+    (found,) = torch.autograd.grad(with_gradient(output, gradient), output)
+    assert torch.allclose(found, gradient / 6, atol=1e-7)
+
+
+def test_the_weight_of_a_latent_that_is_met_is_bounded() -> None:
+    latent = torch.randn(2, 4, 3, 3)
+    assert torch.allclose(cid_weight(latent, latent), torch.full((2, 1, 1, 1), 1e5))
