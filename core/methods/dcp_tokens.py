@@ -29,7 +29,7 @@ def image_tokens(encoder: Dinov2Model, pictures: Tensor, crop: Crop = "published
     """
     require_finite(pictures, "The picture")
     planes = pictures.permute(0, 3, 1, 2)
-    seen = normalised(_centre(planes) if crop == "published" else _whole(planes, patch_of(encoder)))
+    seen = shown(encoder, planes, crop)
 
     def run(rows: Tensor) -> Tensor:
         states: Tensor = encoder(pixel_values=rows).last_hidden_state
@@ -39,6 +39,11 @@ def image_tokens(encoder: Dinov2Model, pictures: Tensor, crop: Crop = "published
     rows = torch.cat([seen, torch.zeros_like(seen[:1])]).to(current_host().device, parameter.dtype)
     tokens = run_model(run, rows).float()
     return tokens[:-1], tokens[-1:]
+
+
+def shown(encoder: Dinov2Model, planes: Tensor, crop: Crop = "published") -> Tensor:
+    """What the encoder is given [B, 3, h, w] for pictures [B, 3, H, W] in 0..1; zeros of that shape are no picture at all."""
+    return normalised(_centre(planes) if crop == "published" else _whole(planes, patch_of(encoder)))
 
 
 def patch_of(encoder: Dinov2Model) -> int:

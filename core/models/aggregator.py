@@ -65,7 +65,8 @@ class Aggregator(nn.Module):
         self.add_time_proj, self.add_embedding = unet.add_time_proj, unet.add_embedding
         self.conv_in = unet.conv_in
         self.ref_conv_in = nn.Conv2d(unet.conv_in.in_channels, unet.conv_in.out_channels, 3, padding=1)
-        self.ref_conv_in.load_state_dict(unet.conv_in.state_dict(), assign=True)
+        # The same values in memory of their own: training moves them apart.
+        self.ref_conv_in.load_state_dict({name: tensor.clone() for name, tensor in unet.conv_in.state_dict().items()}, assign=True)
         self.down_blocks, self.mid_block = unet.down_blocks, unet.mid_block
         for module in (*self.down_blocks.modules(), *self.mid_block.modules()):
             if hasattr(module, "attn2"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,20 +70,8 @@ class InstantUNet(nn.Module):
         *residuals: Tensor,
     ) -> Tensor:
         """One call of the U-Net; residuals: those of the skips, then of the middle."""
-        dtype = self.unet.dtype
-        steered: dict[str, Any] = {}
-        if residuals:
-            *skips, middle = (residual.to(dtype) for residual in residuals)
-            steered = {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
         with self.dcp.seeing(ImageContext(self._unpacked(image_keys), self._unpacked(text_keys), self.weights)):
-            eps: Tensor = self.unet(
-                latent.to(dtype),
-                timestep,
-                text.to(dtype),
-                added_cond_kwargs={"text_embeds": pooled.to(dtype), "time_ids": size_ids},
-                **steered,
-            ).sample
-        return eps.float()
+            return steered_noise(self.unet, latent, timestep, pooled, size_ids, text, residuals)
 
     def _packed(self, pairs: Mapping[int, KeysValues]) -> Tensor:
         """[R, F] of every layer's keys and values [R, n, C]: one tensor travels in micro-batches faster than hundreds."""
@@ -97,3 +85,23 @@ class InstantUNet(nn.Module):
         parts = packed.split([2 * tokens * width for width in widths.values()], dim=1)
         both = (part.unflatten(1, (2, tokens, width)) for part, width in zip(parts, widths.values(), strict=True))
         return {index: (pair[:, 0], pair[:, 1]) for index, pair in zip(widths, both, strict=True)}
+
+
+def steered_noise(
+    unet: UNet2DConditionModel,
+    latent: Tensor,
+    timestep: Tensor,
+    pooled: Tensor,
+    size_ids: Tensor,
+    text: Tensor,
+    residuals: Sequence[Tensor],
+) -> Tensor:
+    """Noise [R, C, h, w] float32 by a U-Net whose DCP sees what it is to see; arguments as of InstantUNet.forward()."""
+    dtype = unet.dtype
+    steered: dict[str, Any] = {}
+    if residuals:
+        *skips, middle = (residual.to(dtype) for residual in residuals)
+        steered = {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
+    added = {"text_embeds": pooled.to(dtype), "time_ids": size_ids}
+    eps: Tensor = unet(latent.to(dtype), timestep, text.to(dtype), added_cond_kwargs=added, **steered).sample
+    return eps.float()

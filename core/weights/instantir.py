@@ -52,7 +52,7 @@ def load_perceptor(weights: str = "auto", encoder: str = "auto", dtype: str = "a
     embedded one, and the encoder that the DCP's file holds, else DINOv2-large. dtype: `auto` (the host's), fp32, bf16, fp16.
     Raises WeightsError, for an encoder of another width too, and OutOfMemoryError.
     """
-    path, chosen = _chosen("DCP", weights), DTYPES.get(dtype, current_host().dtype)
+    path, chosen = part_file("DCP", weights), DTYPES.get(dtype, current_host().dtype)
     file = read_dcp(path, chosen)
     network = load_encoder(encoder, file.encoder, file.dcp.image_proj.config.embedding_dim, chosen)
     return Perceptor(path.stem, place(file.dcp, chosen), network)
@@ -61,7 +61,7 @@ def load_perceptor(weights: str = "auto", encoder: str = "auto", dtype: str = "a
 def load_previewer(weights: str = "auto", merged: bool = False) -> Previewer:
     """The adapter in memory. weights: a name of previewer_choices(), `auto` as for the DCP; merged: keep adapted weights beside the
     prior's own. Raises WeightsError; whether it fits a prior shows when the two meet."""
-    path = find_weights("loras", weights.removeprefix(LORAS)) if weights.startswith(LORAS) else _chosen("Previewer", weights)
+    path = find_weights("loras", weights.removeprefix(LORAS)) if weights.startswith(LORAS) else part_file("Previewer", weights)
     return read_previewer(path, merged)
 
 
@@ -69,12 +69,13 @@ def load_aggregator(weights: str = "auto", dtype: str = "auto", offload: Offload
     """The Aggregator on the host's device. weights: a name of aggregator_choices(), `auto` as for the DCP; dtype: as of the DCP.
     Raises WeightsError, for ControlNets and encoders of another U-Net too, and OutOfMemoryError."""
     chosen = DTYPES.get(dtype, current_host().dtype)
-    return place(read_aggregator(_chosen("Aggregator", weights), chosen), chosen, offload)
+    return place(read_aggregator(part_file("Aggregator", weights), chosen), chosen, offload)
 
 
 def _files_of(part: Part) -> list[str]:
     return [name for name, path in find_files("kintsugi").items() if name.startswith(FOLDER) and may_hold(part, path)]
 
 
-def _chosen(part: Part, weights: str) -> Path:
+def part_file(part: Part, weights: str) -> Path:
+    """Where a part is, by a name of its choices. Raises WeightsError."""
     return chosen_file(f"InstantIR's {part}", weights, PUBLISHED[part], embedded.INSTANTIR[part])

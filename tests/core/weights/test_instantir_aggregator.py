@@ -40,6 +40,14 @@ def test_published_names_are_read_saved_and_read_again_to_the_bit(file: Path) ->
     assert all(torch.equal(tensor, aggregator_tensors()[name]) for name, tensor in read.items())
 
 
+def test_both_input_convolutions_begin_alike_and_move_apart() -> None:
+    aggregator = Aggregator(build_unet(UNET))
+    assert torch.equal(aggregator.ref_conv_in.weight, aggregator.conv_in.weight)
+    with torch.no_grad():
+        aggregator.conv_in.weight.zero_()
+    assert aggregator.ref_conv_in.weight.abs().min() > 0
+
+
 @torch.inference_mode()
 def test_it_gives_the_same_wherever_its_weights_wait(file: Path) -> None:
     latents = torch.randn(2, 1, 4, 8, 12)
