@@ -16,7 +16,7 @@ help:
 	@echo "make demo       restore the sample photo, and say what was gained"
 	@echo "make test       the whole test suite"
 	@echo "make lint       ruff and mypy; make typecheck: mypy alone"
-	@echo "make quality    what the default restorer gains on real photos, against its gates"
+	@echo "make quality    what the embedded weights gain on real photos, against their gates"
 	@echo "make bench      times and memory"
 	@echo "make gpu-check  speed, memory and rounding on a GPU, into docs/gpu.md"
 	@echo "make clean      remove the virtual environment and caches; pictures in output/ stay"

@@ -1,65 +1,38 @@
-"""`make quality`: what the default restorer gains on real photos, with the measures and gates that are fixed for it.
+"""`make quality`: what the embedded weights gain on real photos, with the measures and gates that are fixed for them.
 
-Three fixed degradations of five photos from scikit-image's wheel, none of which is ever trained on. Exit code 1 when a gate fails.
---update-readme writes the table into the README as well.
+Three fixed degradations of five photos from scikit-image's wheel, none of which is ever trained on. Every method runs as its workflow
+stores it, at scale 1. Exit code 1 when a gate is missed. --update-readme writes the tables into the README as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
-import torch
-from kintsugi.core.degradation.fixed_modes import MODES, Mode, Picture, degrade_fixed, validation_crop
-from kintsugi.core.quality import measure
-from numpy.typing import NDArray
-from PIL import Image
+from kintsugi.core.degradation.fixed_modes import MODES, Mode, Picture
+from quality_measure import INPUT, Restorer, Row, Workflow, measure_every_mode, to_levels, unchanged, validation_photos, workflow_restorer
+from quality_methods import HEADINGS as METHOD_HEADINGS
+from quality_methods import METHODS, measure_methods, method_cells, verdicts
 from rich.console import Console
 from rich.table import Table
 
-Restorer = Callable[[Picture], Picture]
-
-PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
-MEASURES = ("psnr", "ssim", "swd", "grid")
-SMALLEST_GAIN: dict[Mode, float] = {"bicx4": 0.45, "same": 0.65, "realx4": 0.15}  # dB over the input
+DEFAULT = "gendr"
+DEFAULT_WORKFLOW = Workflow("restore_photo", at_scale_1=True)
+SMALLEST_GAIN: dict[Mode, float] = {"bicx4": 0.6, "same": 0.8, "realx4": 0.2}  # dB over the input
 LARGEST_GRID = 2.0
-INPUT, BASELINE, RESTORED = "input", "TV + unsharp", "restored"
+BASELINE, RESTORED = "TV + unsharp", "restored"
 HEADINGS = ("mode", "picture", "PSNR dB", "dPSNR", "SSIM", "SWD", "grid", "worst grid")
+TEXT_COLUMNS = {"mode", "picture", "method", "gate"}
 README = Path(__file__).parent.parent / "README.md"
 MARKS = ("<!-- quality table -->\n", "<!-- /quality table -->\n")
+METHOD_MARKS = ("<!-- methods table -->\n", "<!-- /methods table -->\n")
 
-
-@dataclass(frozen=True)
-class Row:
-    """Means over the photos of one kind of picture in one mode; worst_grid is the largest of any photo."""
-
-    mode: Mode
-    name: str
-    psnr: float
-    ssim: float
-    swd: float
-    grid: float
-    worst_grid: float
-
-
-def default_restorer() -> Restorer:
-    """What `kintsugi restore` does at scale 1 with the embedded weights."""
-    from kintsugi.core.methods.one_step import Tiling, restore
-    from kintsugi.core.weights.generators import load_generator
-
-    generator = load_generator("gendr", "embedded")
-
-    def run(picture: Picture) -> Picture:
-        with torch.inference_mode():
-            restored = restore(generator, torch.from_numpy(picture.astype(np.float32) / 255)[None], 1.0, 0, Tiling(), "wavelet")
-        return to_levels(restored[0].numpy())
-
-    return run
+Cells = list[tuple[str, ...]]
 
 
 def tv_and_unsharp(picture: Picture) -> Picture:
@@ -68,45 +41,16 @@ def tv_and_unsharp(picture: Picture) -> Picture:
     from skimage.restoration import denoise_tv_chambolle
 
     smooth = denoise_tv_chambolle(picture / 255, weight=0.03, channel_axis=-1)
-    return to_levels(smooth + 0.6 * (smooth - gaussian_filter(smooth, (1.5, 1.5, 0))))
-
-
-def to_levels(values: NDArray[np.floating]) -> Picture:
-    """0..1 -> 0..255, clipped and rounded."""
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-
-
-def validation_photos() -> list[Picture]:
-    """The five photos [H, W, 3], cropped, in the order that seeds their noise.
-
-    Values as stored, as skimage.data gives them: converting the one with a wide profile to sRGB would change the measure.
-    """
-    import skimage
-
-    folder = Path(skimage.__file__).parent / "data"
-    return [validation_crop(np.asarray(Image.open(folder / name).convert("RGB"))) for name in PHOTOS]
+    return to_levels(np.asarray(smooth + 0.6 * (smooth - gaussian_filter(smooth, (1.5, 1.5, 0)))))
 
 
 def measure_modes(photos: list[Picture], restorer: Restorer) -> list[Row]:
     """Three rows for each mode: the input, the baseline, the restorer."""
-    makers: dict[str, Restorer] = {INPUT: lambda picture: picture, BASELINE: tv_and_unsharp, RESTORED: restorer}
-    rows = []
-    for mode in MODES:
-        inputs = [degrade_fixed(photo, mode, index) for index, photo in enumerate(photos)]
-        for name, make in makers.items():
-            scores = [measure(planes(make(degraded)), planes(photo), MEASURES) for degraded, photo in zip(inputs, photos, strict=True)]
-            means = {measured: mean(score[measured] for score in scores) for measured in MEASURES}
-            rows.append(Row(mode, name, **means, worst_grid=max(score["grid"] for score in scores)))
-    return rows
-
-
-def planes(picture: Picture) -> torch.Tensor:
-    """[1, 3, H, W] in 0..1."""
-    return torch.from_numpy(picture.astype(np.float32) / 255).movedim(2, 0)[None]
+    return measure_every_mode(photos, {INPUT: unchanged, BASELINE: tv_and_unsharp, RESTORED: restorer})
 
 
 def missed_gates(rows: list[Row]) -> list[str]:
-    """A sentence for every gate that the restorer misses."""
+    """A sentence for every gate that the default restorer misses."""
     found = {(row.mode, row.name): row for row in rows}
     missed = []
     for mode in MODES:
@@ -123,7 +67,7 @@ def missed_gates(rows: list[Row]) -> list[str]:
     return missed
 
 
-def cells(rows: list[Row]) -> list[tuple[str, ...]]:
+def cells(rows: list[Row]) -> Cells:
     """The table as text: gains against the input of the same mode."""
     before = {row.mode: row.psnr for row in rows if row.name == INPUT}
     return [
@@ -136,40 +80,82 @@ def two_digits(row: Row) -> list[str]:
 
 
 def show(rows: list[Row], console: Console) -> None:
-    table = Table(title="Mean over five scikit-image photos")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
-    for row, texts in zip(rows, cells(rows), strict=True):
-        table.add_row(*texts, end_section=row.name == RESTORED)
+    """The default restorer's table."""
+    _show("Default restorer, mean over five scikit-image photos", HEADINGS, cells(rows), console)
+
+
+def _show(title: str, headings: Sequence[str], lines: Cells, console: Console) -> None:
+    table = Table(title=title)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in TEXT_COLUMNS else "right")
+    for texts in lines:
+        table.add_row(*texts, end_section=RESTORED in texts)
     console.print(table)
 
 
 def as_markdown(rows: list[Row]) -> str:
-    rule = ["---" if heading in HEADINGS[:2] else "--:" for heading in HEADINGS]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [HEADINGS, rule, *cells(rows)])
+    """The default restorer's table for the README."""
+    return markdown_table(HEADINGS, cells(rows))
 
 
-def with_table(text: str, table: str) -> str:
-    """The README's text with this table between its marks; ValueError when it has not both."""
-    begin, end = (text.index(mark) for mark in MARKS)
-    return text[: begin + len(MARKS[0])] + table + text[end:]
+def markdown_table(headings: Sequence[str], lines: Cells) -> str:
+    rule = ["---" if heading in TEXT_COLUMNS else "--:" for heading in headings]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [headings, rule, *lines])
+
+
+def with_table(text: str, table: str, marks: tuple[str, str] = MARKS) -> str:
+    """The README's text with this table between those marks; ValueError when it has not both."""
+    begin, end = (text.index(mark) for mark in marks)
+    return text[: begin + len(marks[0])] + table + text[end:]
+
+
+def measure_default(photos: list[Picture]) -> list[Row]:
+    """measure_modes() of what `kintsugi restore` does at scale 1 with the embedded weights."""
+    with workflow_restorer(DEFAULT_WORKFLOW) as restore:
+        return measure_modes(photos, restore)
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--update-readme", action="store_true", help="Write the table into README.md.")
-    options = parser.parse_args(arguments)
-    console = Console(width=100)
-    rows = measure_modes(validation_photos(), default_restorer())
-    show(rows, console)
+    options = parsed(arguments)
+    photos, names = validation_photos(), [options.method] if options.method else [DEFAULT, *METHODS]
+    others = [name for name in names if name != DEFAULT]
+    default_rows = measure_default(photos) if DEFAULT in names else []
+    method_rows = measure_methods(photos, others) if others else []
+    missed = missed_gates(default_rows) if default_rows else []
+    missed += [f"{title}: {fault}" for title, faults in (verdicts(method_rows) if method_rows else {}).items() for fault in faults]
+    report(default_rows, method_rows, missed, options.json)
     if options.update_readme:
-        README.write_text(with_table(README.read_text(encoding="utf-8"), as_markdown(rows)), encoding="utf-8")
-    missed = missed_gates(rows)
+        text = with_table(README.read_text(encoding="utf-8"), as_markdown(default_rows))
+        README.write_text(with_table(text, markdown_table(METHOD_HEADINGS, method_cells(method_rows)), METHOD_MARKS), encoding="utf-8")
+    return 1 if missed else 0
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--method", choices=[DEFAULT, *METHODS], help="Measure this one only.")
+    parser.add_argument("--json", action="store_true", help="Print the rows and the missed gates as JSON.")
+    parser.add_argument("--update-readme", action="store_true", help="Write the tables into README.md.")
+    options = parser.parse_args(arguments)
+    if options.update_readme and options.method:
+        parser.error("--update-readme writes all tables: leave --method out.")
+    return options
+
+
+def report(default_rows: list[Row], method_rows: list[Row], missed: list[str], as_json: bool) -> None:
+    """Print tables and missed gates, or all of it as JSON."""
+    console = Console(width=100)
+    if as_json:
+        rows = {"default": [asdict(row) for row in default_rows], "methods": [asdict(row) for row in method_rows]}
+        console.print_json(json.dumps({**rows, "missed": missed}))
+        return
+    if default_rows:
+        show(default_rows, console)
+    if method_rows:
+        _show("Other methods in the mode `same`", METHOD_HEADINGS, method_cells(method_rows), console)
     for gate in missed:
-        console.print(f"missed: {gate}")
+        console.print(f"missed: {gate}", soft_wrap=True)
     if not missed:
         console.print("All gates met.")
-    return 1 if missed else 0
 
 
 if __name__ == "__main__":

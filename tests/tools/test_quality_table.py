@@ -1,28 +1,38 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from kintsugi.core.degradation.fixed_modes import MODES
+from kintsugi.core.weights import embedded
+from kintsugi.headless.cli import run_command_line
+from PIL import Image
 from rich.console import Console
 
 pytest.importorskip("skimage")
 
 
 @pytest.fixture(scope="module")
-def quality_table() -> ModuleType:
-    """tools/quality.py, which is a script beside the package."""
-    spec = importlib.util.spec_from_file_location("quality_table", Path(__file__).parents[2] / "tools" / "quality.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["quality_table"] = module
-    spec.loader.exec_module(module)
-    return module
+def quality_table() -> Iterator[ModuleType]:
+    """tools/quality.py, which is a script beside the package, and finds others beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+        yield importlib.import_module("quality")
+
+
+@pytest.fixture(scope="module")
+def methods(quality_table: ModuleType) -> ModuleType:
+    """tools/quality_methods.py, once tools/ can be imported from."""
+    return importlib.import_module("quality_methods")
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +77,101 @@ def test_table_in_the_readme_is_replaced_and_nothing_else(quality_table: ModuleT
     assert updated.partition(end)[2] == readme.partition(end)[2]
     assert updated.partition(begin)[2].partition(end)[0] == table
     assert quality_table.with_table(updated, table) == updated
+
+
+def method_rows(quality_table: ModuleType, psnr: float, swd: float, title: str) -> list[Any]:
+    return [
+        quality_table.Row("same", name, value, 0.7, distance, 1.0, 1.0)
+        for name, value, distance in (("input", 27.0, 10.0), (title, psnr, swd))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("title", "psnr", "swd", "faults"),
+    [
+        ("TSD-SR", 27.0, 20.0, []),
+        ("TSD-SR", 26.9, 1.0, ["gains -0.10 dB"]),
+        ("InstaRevive without SwinIR", 26.5, 1.0, ["gains -0.50 dB"]),
+        ("InstantIR", 24.5, 9.0, []),
+        ("InstantIR", 30.0, 9.1, ["SWD is 91% of the input's"]),
+        ("FluxIR", 24.4, 9.1, ["SWD is 91% of the input's", "gains -2.60 dB"]),
+    ],
+)
+def test_a_method_misses_its_gate_for_what_its_gate_asks(
+    quality_table: ModuleType, methods: ModuleType, monkeypatch: pytest.MonkeyPatch, title: str, psnr: float, swd: float, faults: list[str]
+) -> None:
+    trained = {name: replace(method, files=(Path("mini.safetensors"),)) for name, method in methods.METHODS.items()}
+    monkeypatch.setattr(methods, "METHODS", trained)
+    rows = method_rows(quality_table, psnr, swd, title)
+    missed = methods.verdicts(rows)[title]
+    assert len(missed) == bool(faults) and all(fault in missed[0] for fault in faults)
+    assert methods.method_cells(rows)[1][-1] == ("missed" if faults else "met")
+
+
+def test_untrained_weights_are_named_and_miss_their_gate(
+    quality_table: ModuleType, methods: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standing_in = replace(methods.METHODS["fluxir"], files=(Path("untrained-x.safetensors"), Path("mini-y.safetensors")))
+    monkeypatch.setitem(methods.METHODS, "fluxir", standing_in)
+    (fault,) = methods.verdicts(method_rows(quality_table, 40.0, 1.0, "FluxIR"))["FluxIR"]
+    assert "untrained-x.safetensors" in fault and "mini-y" not in fault
+
+
+def test_every_embedded_method_is_measured(quality_table: ModuleType, methods: ModuleType) -> None:
+    assert {quality_table.DEFAULT, *methods.METHODS} == {*embedded.GENERATORS, "instantir", "fluxir"}
+    measured = {file for method in methods.METHODS.values() for file in method.files}
+    assert measured >= {*embedded.INSTANTIR.values(), embedded.FLUXIR, embedded.SWINIR, embedded.GENERATORS["tsd-sr"]}
+
+
+def test_a_workflow_restores_as_the_command_line_does(quality_table: ModuleType, photos: list[np.ndarray], tmp_path: Path) -> None:
+    measuring = importlib.import_module("quality_measure")
+    small = [photo[:64, :48] for photo in photos]
+    with measuring.workflow_restorer(quality_table.DEFAULT_WORKFLOW) as restore:
+        restored = [restore(picture) for picture in small]
+    Image.fromarray(small[1]).save(tmp_path / "photo.png")
+    arguments = ["restore", str(tmp_path / "photo.png"), "-o", str(tmp_path / "restored.png"), "--embedded", "--scale", "1", "--cpu"]
+    assert run_command_line(arguments) == 0
+    assert np.array_equal(restored[1], np.asarray(Image.open(tmp_path / "restored.png")))
+    assert not np.array_equal(restored[0], small[0])
+
+
+def test_a_bypassed_node_changes_what_comes_out(methods: ModuleType, photos: list[np.ndarray]) -> None:
+    measuring = importlib.import_module("quality_measure")
+    results = []
+    for workflow in methods.METHODS["instarevive"].workflows.values():
+        with measuring.workflow_restorer(workflow) as restore:
+            results.append(restore(photos[0][:64, :64]))
+    assert results[0].shape == results[1].shape == (64, 64, 3) and not np.array_equal(*results)
+
+
+def test_weights_of_a_persons_own_are_measured_in_the_workflow(methods: ModuleType, photos: list[np.ndarray], tmp_path: Path) -> None:
+    measuring = importlib.import_module("quality_measure")
+    plain = methods.METHODS["tsd-sr"].workflows["TSD-SR"]
+    file = Path(shutil.copy(embedded.GENERATORS["tsd-sr"], tmp_path / "mine.safetensors"))
+    own = replace(plain, student=measuring.OwnStudent("Load TSD-SR", "tsd-sr", file))
+    results = []
+    for workflow in (plain, own):
+        with measuring.workflow_restorer(workflow) as restore:
+            results.append(restore(photos[0][:64, :64]))
+    assert np.array_equal(*results)
+
+
+def test_one_method_is_reported_as_json(
+    quality_table: ModuleType, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quality_table, "validation_photos", lambda: photos[:1])
+    status = quality_table.main(["--method", "tsd-sr", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in found["methods"]] == ["input", "TSD-SR"] and found["default"] == []
+    assert status == (1 if found["missed"] else 0)
+
+
+def test_a_part_is_never_written_into_the_readme(quality_table: ModuleType) -> None:
+    with pytest.raises(SystemExit):
+        quality_table.main(["--method", "tsd-sr", "--update-readme"])
+
+
+def test_both_tables_have_their_place_in_the_readme(quality_table: ModuleType) -> None:
+    readme = quality_table.README.read_text(encoding="utf-8")
+    updated = quality_table.with_table(readme, "| a |\n", quality_table.METHOD_MARKS)
+    assert quality_table.with_table(updated, "| b |\n").count("| a |\n<!-- /methods table -->") == 1
