@@ -101,7 +101,7 @@ def _fill(draft: Path, data: DataSettings, count: int, vae: Autoencoder) -> None
     sizes: list[list[float]] = []
     arrays: dict[str, NDArray[np.generic]] = {}
     device = next(vae.parameters()).device
-    loader = batch_loader(chunks, range(-(-count // CHUNK)), max(1, data.workers))
+    loader = batch_loader(chunks, range(-(-count // CHUNK)), data.workers)
     for batch in tqdm(loader, desc="Encoding training crops", unit="chunk"):
         begin = len(names)
         end = min(count, begin + CHUNK)
