@@ -71,7 +71,7 @@ def _as_pictures(levels: Tensor) -> Tensor:
 
 
 def _fingerprint(data: DataSettings, vae: Autoencoder) -> str:
-    digest = hashlib.sha256(data.model_dump_json(exclude={"bank", "workers"}).encode())
+    digest = hashlib.sha256(data.model_dump_json(exclude={"bank", "workers"}, exclude_defaults=True).encode())
     for name, tensor in sorted(vae.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from kintsugi.core.weights.files import write_weights
 from kintsugi.training.bases import base_parts
 from kintsugi.training.data import Batch
 from kintsugi.training.recipe import load_recipe
