@@ -34,6 +34,13 @@ class NoiseSchedule:
             return signal * z_t - noise * prediction
         return z_t - noise * prediction
 
+    def eps(self, z_t: Tensor, prediction: Tensor, t: Tensor, kind: Prediction) -> Tensor:
+        """The noise in z_t [B, C, h, w], of the same."""
+        if kind == "epsilon":
+            return prediction
+        carried = _per_sample(self.signal(t), z_t) * prediction
+        return carried + (_per_sample(self.noise(t), z_t) * z_t if kind == "v" else z_t)
+
 
 def constant_schedule(signal: float, noise: float) -> NoiseSchedule:
     """The same two multipliers at every timestep, such as GenDR's one_step_alpha and one_step_beta (GenDR, eq. 2)."""
@@ -47,14 +54,14 @@ def ddpm_schedule(betas: Tensor) -> NoiseSchedule:
     return NoiseSchedule(lambda t: signal.to(t.device)[t], lambda t: noise.to(t.device)[t])
 
 
-def linear_betas(first: float = 1e-4, last: float = 2e-2, steps: int = 1000) -> Tensor:
-    """[steps] float32, evenly spaced: PixArt's."""
-    return torch.linspace(first, last, steps)
+def linear_betas(first: float = 1e-4, last: float = 2e-2, steps: int = 1000, dtype: torch.dtype = torch.float32) -> Tensor:
+    """[steps] evenly spaced: PixArt's."""
+    return torch.linspace(first, last, steps, dtype=dtype)
 
 
-def scaled_linear_betas(first: float = 0.00085, last: float = 0.012, steps: int = 1000) -> Tensor:
-    """[steps] float32 whose square roots are evenly spaced: those of Stable Diffusion 1, 2 and XL."""
-    return torch.linspace(first**0.5, last**0.5, steps) ** 2
+def scaled_linear_betas(first: float = 0.00085, last: float = 0.012, steps: int = 1000, dtype: torch.dtype = torch.float32) -> Tensor:
+    """[steps] whose square roots are evenly spaced: those of Stable Diffusion 1, 2 and XL."""
+    return torch.linspace(first**0.5, last**0.5, steps, dtype=dtype) ** 2
 
 
 def flow_schedule(steps: int = 1000) -> NoiseSchedule:

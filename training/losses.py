@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.diffusion import NoiseSchedule
+
+PixelForm = Literal["noisy", "clean"]
 
 
 def pixel_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -179,6 +182,37 @@ def with_summed_gradient(output: Tensor, gradient: Tensor) -> Tensor:
     return with_gradient(output, gradient) * gradient[0].numel()
 
 
-def dynamic_loss(regression: Tensor, score: Tensor, alpha: Tensor, kl_weight: float = 1.0) -> Tensor:
-    """L = alpha L_reg + (1 - alpha) lambda L_dsm (equation 4 under dynamic loss control)."""
-    return alpha.to(regression) * regression + (1 - alpha).to(score) * kl_weight * score
+def dynamic_losses(regression: Mapping[str, Tensor], score: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+    """alpha L_reg of every regression loss, and (1 - alpha) L_dsm as `score`: by the recipe's weights, among them lambda for `score`,
+    they add up to equation 4 under dynamic loss control."""
+    return {**{name: alpha.to(loss) * loss for name, loss in regression.items()}, "score": (1 - alpha).to(score) * score}
+
+
+# --- FluxIR (equations of arXiv 2504.15159). clean: z_0, noise: z_1, z_t = (1 - t) z_0 + t z_1, all [B, C, h, w]; t [B] in 0..1.
+
+
+def clamped_times(u: Tensor) -> Tensor:
+    """t = f(u) [B]: u of U(-eps, 1 + eps) kept within 0..1 (equations 5 and 6), so that of all draws the share eps / (1 + 2 eps) is 0
+    itself and as many are 1, where sampling begins."""
+    return u.clamp(0, 1)
+
+
+def velocity_loss(velocity: Tensor, clean: Tensor, noise: Tensor) -> Tensor:
+    """L_MSE = || v - (z_1 - z_0) ||^2 (equations 7 and 8), mean over all elements."""
+    return F.mse_loss(velocity, noise - clean)
+
+
+def implied_latents(velocity: Tensor, clean: Tensor, noise: Tensor, t: Tensor, form: PixelForm) -> tuple[Tensor, Tensor]:
+    """What L_P decodes: the latent that a velocity implies, and the one that it should.
+
+    `noisy`, as written: z_0 + t v and z_0 + t (z_1 - z_0), which is z_t (equation 9). `clean`: z_t - t v and z_0. Both weigh the same
+    error by t, and evaluate the decoder around z_t or around z_0.
+    """
+    time = t.reshape(-1, *[1] * (clean.ndim - 1))
+    noisy = clean + time * (noise - clean)
+    return (clean + time * velocity, noisy) if form == "noisy" else (noisy - time * velocity, clean)
+
+
+def decoded_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L_P = || Dec(..) - Dec(..) ||_1 (equation 9), mean over pixels [B, 3, H, W] in the decoder's -1..1."""
+    return F.l1_loss(output, target)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from originals.instarevive import adain, one_step, swinir, tile_coordinates, wavelet
+from originals.instarevive_control import control
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -44,6 +45,8 @@ def write_folder(folder: Path) -> None:
     write_swinir(folder, "restorer", SWINIR, (24, 48))
     write_swinir(folder, "single", SINGLE_WINDOW, (12, 18))
     write_finish(folder)
+    write(folder, "far", *control("scaled_linear", steps=600, kappa=0.7, guidance=5.5, kl_weight=0.3, shape=(3, 6, 6, 10), row=0))
+    write(folder, "near", *control("linear", steps=1000, kappa=2.0, guidance=1.5, kl_weight=2.0, shape=(1, 4, 4, 8), row=3))
 
 
 def write_step(folder: Path) -> None:

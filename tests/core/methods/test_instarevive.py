@@ -49,6 +49,23 @@ def test_a_folder_with_other_numbers_made_by_other_code_holds(tmp_path: Path) ->
     assert {"restorer.json", "single.json", "finish.json"} <= {check.file for check in checks}
 
 
+def test_every_training_tensor_and_number_matches_the_original() -> None:
+    checks = parity.run_parity("instarevive", GOLDEN / "instarevive", "training")
+    assert [parity.line(check) for check in checks if not check.passed] == []
+    tensors = {check.tensor for check in checks}
+    assert {
+        f"rows[{row}].{mode}.{name}" for row in range(5) for mode in ("literal", "rms") for name in ("T_max", "t", "alpha_mix")
+    } <= tensors
+    assert {"x_t", "x0_real", "x0_fake", "grad.eq5", "grad.score", "grad.normalised", "grad.surrogate_sum_over_B", "loss.total"} <= tensors
+
+
+def test_training_holds_with_other_schedules_sizes_and_guidance(tmp_path: Path) -> None:
+    write_folder(tmp_path / "other")
+    checks = parity.run_parity("instarevive", tmp_path / "other", "training")
+    assert [parity.line(check) for check in checks if not check.passed] == []
+    assert {check.file for check in checks} == {"far.json", "near.json"}
+
+
 def test_one_step_does_not_depend_on_the_micro_batch() -> None:
     with using_host(LocalHost(device=torch.device("cpu"), micro_batch=3)):
         assert all(check.passed for check in parity.run_parity("instarevive", GOLDEN / "instarevive", "inference"))
