@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 # Module and class by the name that recipes call a stage.
 STAGES = {
     "denoising-prior": "denoising_prior:DenoisingPriorStage",
+    "fluxir": "fluxir:FluxIrStage",
     "gendr-restorer": "gendr_restorer:GendrRestorerStage",
+    "instantir-aggregator": "instantir_aggregator:InstantIrAggregatorStage",
+    "instantir-dcp": "instantir_dcp:InstantIrDcpStage",
+    "instantir-previewer": "instantir_previewer:InstantIrPreviewerStage",
     "mini-vae": "mini_vae:MiniVaeStage",
     "swinir-restorer": "swinir_restorer:SwinirRestorerStage",
 }
