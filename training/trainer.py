@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..core.errors import KintsugiError
 from .average import Average
 from .bank import Bank, BankBatches
-from .card import model_card
+from .card import Run, model_card
 from .checkpoints import load_checkpoint, save_checkpoint
 from .data import Batch, Batches, batch_loader, picture_source, validation_batch
 from .log import StepLog
@@ -185,7 +185,8 @@ class Trainer:
     def _export(self) -> list[Path]:
         """Write what the nodes load, with a card that tells how it was made."""
         metrics = self.validate()
-        card = model_card(self.recipe, self.step, self.seconds, metrics, VALIDATION_PICTURES)
+        machines = self.accelerator.num_processes, self.accelerator.device
+        card = model_card(self.recipe, Run(self.step, self.seconds, metrics, VALIDATION_PICTURES, *machines))
         with self._shown():
             return self.stage.export(self.folder / "export", card)
 

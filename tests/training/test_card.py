@@ -1,0 +1,66 @@
+"""The card beside what a run exports: nothing that a person would have to ask for is missing, and nothing private is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from kintsugi import __version__
+from kintsugi.core.weights.catalogue import RELEASES
+from kintsugi.training.card import FOUNDATIONS, SD21, Run, licence, machine, model_card
+from kintsugi.training.recipe import Recipe, load_recipe
+
+RUN = Run(steps=120, seconds=600, metrics={"low_quality": 25.5, "restored": 27.25}, crops=8, processes=2, device=torch.device("cpu"))
+
+
+def standing_on(base: str, stage: str) -> Recipe:
+    return load_recipe("mini-restorer").model_copy(update={"stage": stage, "settings": {"base": base}})
+
+
+def test_it_says_how_when_where_and_with_what_code_a_file_was_made() -> None:
+    card = model_card(load_recipe("mini-restorer", {"accumulate": "3"}), RUN)
+    assert card.startswith("# gendr-restorer\n")
+    assert "120 steps of 96 crops, 10 minutes" in card
+    assert re.search(r"^- Machine: 2 processes on .+, \d+ threads each\.$", card, re.MULTILINE)
+    assert f"- Code: kintsugi-restoration {__version__}" in card
+    assert "degraded by the preset `mild`" in card and "crops of 96 x 96 pixels" in card
+    assert "| restored | 27.25 |" in card and "PSNR on 8 held-out crops" in card
+    assert "accumulate: 3\n" in card
+
+
+def test_a_persons_folders_stay_at_home(tmp_path: Path) -> None:
+    folder = tmp_path / "holiday"
+    recipe = load_recipe("mini-restorer", {"data.source": "folder", "data.folder": str(folder)})
+    card = model_card(recipe, RUN)
+    assert str(tmp_path) not in card and "folder: holiday\n" in card
+
+
+def test_a_clone_names_its_commit() -> None:
+    if (Path(__file__).parents[2] / ".git").exists():
+        assert re.search(r"^- Code: .+, commit [0-9a-f]{12}(-dirty)?\.$", model_card(load_recipe("mini-vae"), RUN), re.MULTILINE)
+
+
+def test_one_process_is_not_counted() -> None:
+    assert re.fullmatch(r".+, \d+ threads", machine(torch.device("cpu"), 1))
+
+
+@pytest.mark.parametrize(
+    ("base", "stage", "expected"),
+    [
+        ("embedded", "tsd-sr", "Apache-2.0; no published weights"),
+        ("auto", "tsd-sr", "sd3-medium (Stability AI Community License)"),
+        ("flux1-dev.safetensors", "fluxir", "flux-dev (FLUX.1 [dev] Non-Commercial License)"),
+        ("auto", "instantir-dcp", "sdxl (CreativeML Open RAIL++-M); dinov2-large (Apache-2.0)"),
+        ("auto", "instarevive", "pixart-alpha (CreativeML Open RAIL++-M)"),
+        ("auto", "gendr", SD21),
+        ("embedded", "gendr-restorer", "Apache-2.0; no published weights"),
+    ],
+)
+def test_the_licence_of_what_it_stands_on_holds_too(base: str, stage: str, expected: str) -> None:
+    assert expected in licence(standing_on(base, stage))
+
+
+def test_every_foundation_has_a_licence() -> None:
+    assert {base for bases in FOUNDATIONS.values() for base in bases} <= {release.name for release in RELEASES} | {SD21}
