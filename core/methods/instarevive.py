@@ -47,19 +47,24 @@ class OneStepConstants:
 
     timestep: t, fed to the network and looked up in the schedule of 1000 linear betas. mask_mode: `bias` adds the prompt's
     mask to the logits, +1 on tokens and 0 on padding, which is attended to: what the published weights were trained with;
-    `keep` leaves padding out. noise_input: whether noise is concatenated to the latent, as in the paper.
+    `keep` leaves padding out. noise_input: whether noise is concatenated to the latent, as in the paper. largest_side: latent pixels
+    along a side of what it was trained on, where larger ones confuse it: positions are computed for every size, but spread between
+    the same two ends. None where there is no bound, as in the published weights.
     """
 
     timestep: int = 400
     mask_mode: MaskMode = "bias"
     noise_input: bool = False
+    largest_side: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise BadValueError for a mode that there is none, or a timestep beyond the schedule."""
+        """Raise BadValueError for a mode that there is none, a timestep beyond the schedule, or a side without pixels."""
         if self.mask_mode not in MASK_MODES:
             raise BadValueError(f"mask_mode is {self.mask_mode!r}, expected one of {', '.join(MASK_MODES)}.")
         if not 0 <= self.timestep < STEPS:
             raise BadValueError(f"timestep is {self.timestep}, expected 0 to {STEPS - 1}.")
+        if self.largest_side is not None and self.largest_side < 1:
+            raise BadValueError(f"largest_side is {self.largest_side}, expected at least 1 latent pixel.")
 
 
 class InstaRevive(nn.Module):
@@ -98,8 +103,8 @@ class InstaRevive(nn.Module):
 
     @property
     def largest_side(self) -> int | None:
-        """Positions are computed for every size."""
-        return None
+        """What the constants say."""
+        return self.constants.largest_side
 
     @property
     def noise_channels(self) -> int:
@@ -123,9 +128,7 @@ class InstaRevive(nn.Module):
         that nothing uses."""
         seen, rows = latent.to(self.transformer.dtype), latent.shape[0]
         entering = seen if self.concat_conv is None or noise is None else self.concat_conv(torch.cat([seen, noise.to(seen)], dim=1))
-        mask = self.prompt_mask.to(seen).expand(rows, -1)
-        # The transformer takes a mask with a middle axis as a bias that is ready to be added.
-        mask = mask[:, None] if self.constants.mask_mode == "bias" else mask
+        mask = as_attention_mask(self.prompt_mask.to(seen).expand(rows, -1), self.constants.mask_mode)
         prompt = self.prompt.to(seen).expand(rows, -1, -1)
         output = self.transformer(entering, encoder_hidden_states=prompt, timestep=timesteps, encoder_attention_mask=mask).sample
         return output[:, : self.channels].to(latent.dtype)
@@ -141,6 +144,11 @@ class InstaRevive(nn.Module):
         """forward() in micro-batches, float32 in and out; noise [B, noise_channels, h, w], or None where there are none."""
         inputs = [tensor.to(current_host().device) for tensor in (latent, noise) if tensor is not None]
         return run_model(self, *inputs).to(latent.device)
+
+
+def as_attention_mask(mask: Tensor, mode: MaskMode) -> Tensor:
+    """What the transformer is given for a prompt's mask [B, N]: with a middle axis it takes it as a bias that is ready to be added."""
+    return mask[:, None] if mode == "bias" else mask
 
 
 def latent_passing_conv(channels: int) -> nn.Conv2d:

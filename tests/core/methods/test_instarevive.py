@@ -112,6 +112,12 @@ def test_noise_enters_by_a_convolution_that_starts_by_passing_the_latent_alone()
     assert latent_passing_conv(16)(torch.randn(1, 32, 4, 4)).shape == (1, 16, 4, 4)
 
 
+def test_one_call_takes_no_larger_side_than_its_constants_say() -> None:
+    assert student().largest_side is None and student(largest_side=40).largest_side == 40
+    with pytest.raises(BadValueError, match="largest_side"):
+        OneStepConstants(largest_side=0)
+
+
 def test_another_prompt_leaves_the_networks_and_brings_its_own_length() -> None:
     method = student(noise_input=True)
     told = method.with_prompt(PromptEmbedding(torch.randn(1, 9, 12), mask=torch.ones(1, 9)))
