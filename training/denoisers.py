@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.diffusion import Prediction
+from ..core.models.byte_text import PADDING, ByteTextEncoder
 from ..core.models.flux_tokens import image_positions, pack_latent, text_positions, unpack_latent
 from ..core.models.prompt import PromptEmbedding
 
@@ -80,3 +81,14 @@ def drawn_sizes(rows: int, device: torch.device) -> Tensor:
     """Size ids [rows, 6] of uncropped pictures of random sides from 64 to 2048, for a prior that shall work at any."""
     sides = torch.randint(64, 2049, (rows, 2), device=device)
     return torch.cat([sides, torch.zeros_like(sides), sides], dim=1).float()
+
+
+def drawn_prompt(text: ByteTextEncoder, rows: int) -> PromptEmbedding:
+    """Embeddings of `rows` texts of random bytes up to a random length, an empty one in every fourth row: a prior that learns from them
+    pays no heed to prompts."""
+    count, device = text.places.num_embeddings, text.places.weight.device
+    lengths = torch.randint(count + 1, (rows, 1), device=device) * (torch.rand(rows, 1, device=device) > 0.25)
+    ids = torch.randint(PADDING, (rows, count), device=device)
+    tokens = text(torch.where(torch.arange(count, device=device) < lengths, ids, PADDING))
+    pooled = text.pooling(tokens.sum(dim=1) / count**0.5)
+    return PromptEmbedding(tokens, pooled, torch.ones(rows, count, device=device))

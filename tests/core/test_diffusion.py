@@ -13,13 +13,14 @@ FLOW = NoiseSchedule(lambda t: 1 - t, lambda t: t)
 
 
 @pytest.mark.parametrize(("schedule", "kind"), [(ANGLE, "epsilon"), (ANGLE, "v"), (FLOW, "epsilon"), (FLOW, "velocity")])
-def test_the_exact_prediction_gives_the_clean_latent_back(schedule: NoiseSchedule, kind: Prediction) -> None:
+def test_the_exact_prediction_gives_the_clean_latent_and_the_noise_back(schedule: NoiseSchedule, kind: Prediction) -> None:
     clean, eps = torch.randn(2, 4, 3, 5, dtype=torch.float64), torch.randn(2, 4, 3, 5, dtype=torch.float64)
     signal, noise = (values.reshape(2, 1, 1, 1).double() for values in (schedule.signal(TIMES), schedule.noise(TIMES)))
     said: dict[Prediction, Tensor] = {"epsilon": eps, "v": signal * eps - noise * clean, "velocity": eps - clean}
     noised = schedule.add_noise(clean, eps, TIMES)
     # The schedules' own values are float32.
     torch.testing.assert_close(schedule.clean(noised, said[kind], TIMES, kind), clean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(schedule.eps(noised, said[kind], TIMES, kind), eps, rtol=1e-5, atol=1e-6)
 
 
 def test_constants_hold_at_every_timestep_and_for_one_timestep_of_a_whole_batch() -> None:

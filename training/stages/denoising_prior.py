@@ -12,15 +12,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...core.models.byte_text import PADDING, ByteTextEncoder
-from ...core.models.prompt import PromptEmbedding
+from ...core.models.byte_text import ByteTextEncoder
 from ...core.weights.denoisers import network_of
 from ...core.weights.families import family_of
 from ...core.weights.files import write_weights
 from ...core.weights.priors import read_vae
 from ..bases import SCHEDULES
 from ..data import Batch
-from ..denoisers import PREDICTIONS, drawn_sizes, predict
+from ..denoisers import PREDICTIONS, drawn_prompt, drawn_sizes, predict
 from ..latents import Autoencoder, high_latent
 from ..losses import denoising_loss
 from ..recipe import Strict
@@ -81,18 +80,7 @@ class DenoisingPriorStage:
         rows, device = z_t.shape[0], z_t.device
         low, high = GUIDANCE
         guidance = low + (high - low) * torch.rand(rows, device=device)
-        return predict(self.settings.family, model, z_t, timestep, self._drawn_prompt(rows), drawn_sizes(rows, device), guidance)
-
-    def _drawn_prompt(self, rows: int) -> PromptEmbedding:
-        """Random bytes up to a random length, an empty text in every fourth row."""
-        count = self.text.places.num_embeddings
-        device = self.text.places.weight.device
-        lengths = torch.randint(count + 1, (rows, 1), device=device) * (torch.rand(rows, 1, device=device) > 0.25)
-        ids = torch.randint(PADDING, (rows, count), device=device)
-        ids = torch.where(torch.arange(count, device=device) < lengths, ids, PADDING)
-        tokens = self.text(ids)
-        pooled = self.text.pooling(tokens.sum(dim=1) / count**0.5)
-        return PromptEmbedding(tokens, pooled, torch.ones(rows, count, device=device))
+        return predict(self.settings.family, model, z_t, timestep, drawn_prompt(self.text, rows), drawn_sizes(rows, device), guidance)
 
     def output(self, batch: Batch) -> dict[str, Tensor]:
         """What it takes for the clean picture at three noise levels."""
