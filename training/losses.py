@@ -117,7 +117,7 @@ def discriminator_loss(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor
 
 # --- InstantIR (arXiv 2410.06551, with the numbers of its training scripts).
 
-TEACHER_STRIDE = 20
+TEACHER_STEPS, TEACHER_STRIDE = 50, 20
 
 
 def noise_loss(said: Tensor, noise: Tensor, weight: Tensor | float = 1.0) -> Tensor:
