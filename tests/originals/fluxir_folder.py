@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ PLAIN = {
     "patch_size": 1, "in_channels": 8, "num_layers": 1, "num_single_layers": 4, "attention_head_dim": 8, "num_attention_heads": 4,
     "joint_attention_dim": 16, "pooled_projection_dim": 10, "guidance_embeds": False, "axes_dims_rope": [2, 2, 4],
 }  # fmt: skip
+VAE: dict[str, Any] = {
+    "down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2, "block_out_channels": [8, 8],
+    "layers_per_block": 1, "norm_num_groups": 4, "scaling_factor": 0.7, "shift_factor": -0.2, "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}  # fmt: skip
 
 
 @torch.no_grad()
@@ -30,8 +36,35 @@ def write_folder(folder: Path) -> None:
     write_step(folder, "plain", PLAIN, batch=1, size=(4, 2), text=4, rank=6, guidance=9.0, steps=5)
 
 
+@torch.no_grad()
+def write_training_folder(folder: Path) -> None:
+    folder.mkdir()
+    torch.manual_seed(9)
+    sizes: dict[str, Any] = {"text": 5, "rank": 4, "guidance": 3.0, "steps": 2}
+    write_step(folder, "guided", GUIDED, batch=2, size=(4, 6), **sizes, training=Training(alpha=0.3))
+    write_step(folder, "plain", PLAIN, batch=3, size=(2, 6), **sizes, training=Training(2.0, "before", "clean"))
+
+
+@dataclass(frozen=True)
+class Training:
+    """alpha of equation 10, where controls enter, and which latents the pixel loss decodes."""
+
+    alpha: float
+    injection: str = "after"
+    pixel_form: str = "noisy"
+
+
 def write_step(
-    folder: Path, name: str, config: dict[str, Any], batch: int, size: tuple[int, int], text: int, rank: int, guidance: float, steps: int
+    folder: Path,
+    name: str,
+    config: dict[str, Any],
+    batch: int,
+    size: tuple[int, int],
+    text: int,
+    rank: int,
+    guidance: float,
+    steps: int,
+    training: Training | None = None,
 ) -> None:
     base = base_weights(config)
     adapter = adapter_weights(config, base, text, rank)
@@ -50,10 +83,16 @@ def write_step(
     tensors = {**inputs, **outputs(flux, inputs, torch.full((batch,), guidance))}
     tensors |= {f"w.base.{key}": tensor for key, tensor in base.items()}
     tensors |= {f"w.adapter.{key}": tensor for key, tensor in adapter.items()}
+    told: dict[str, Any] = {}
+    if training:
+        vae = autoencoder(config["in_channels"] // 4)
+        told = {**vars(training), "epsilon": 0.1, "vae_config": VAE | {"latent_channels": config["in_channels"] // 4}}
+        tensors |= trained(flux, inputs, torch.full((batch,), guidance), vae, size, training)
+        tensors |= {f"w.vae.{key}": tensor for key, tensor in vae.state_dict().items() if key.startswith("decoder.")}
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
     sidecar = {
         "method": "FluxIR", "transformer_config": config, "latent_hw": list(size), "text_tokens": text, "se_rank": rank,
-        "guidance": guidance, "file": f"{name}.safetensors", "tolerance": {"limit": 1e-5},
+        "guidance": guidance, **told, "file": f"{name}.safetensors", "tolerance": {"limit": 1e-5},
         "tensors": {key: list(tensor.shape) for key, tensor in tensors.items()},
     }  # fmt: skip
     (folder / f"{name}.json").write_text(json.dumps(sidecar))
@@ -80,6 +119,45 @@ def outputs(flux: Flux, inputs: dict[str, Tensor], guidance: Tensor) -> dict[str
         "v_p.uncontrolled": flux.velocity(z_t, *prompt, t, guidance, ids),
         **{f"z_c.{index}": image for index, (image, _) in enumerate(controls)},
         **{f"p_c.{index}": text for index, (_, text) in enumerate(controls)},
+    }  # fmt: skip
+
+
+def autoencoder(channels: int) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_config({**VAE, "latent_channels": channels}).eval()
+
+
+def trained(
+    flux: Flux, inputs: dict[str, Tensor], guidance: Tensor, vae: Any, size: tuple[int, int], training: Training
+) -> dict[str, Tensor]:
+    """Losses, the gradient of their sum by every tensor of the adapter, and some times."""
+    own = {name: tensor.clone().requires_grad_() for name, tensor in flux.adapter.items()}
+    prompt, t = (inputs["prompt_t5"], inputs["prompt_clip"]), inputs["t"]
+    z_0, z_1, z_t, time = inputs["z_0"], inputs["z_1"], inputs["z_t"], t[:, None, None]
+    ids = torch.cat([inputs["txt_ids"], inputs["img_ids"]])
+
+    def decoded(tokens: Tensor) -> Tensor:
+        rows, columns = size[0] // 2, size[1] // 2
+        latent = torch.einsum("bhwcyx->bchywx", tokens.reshape(len(tokens), rows, columns, -1, 2, 2)).reshape(len(tokens), -1, *size)
+        return vae.decode(latent / VAE["scaling_factor"] + VAE["shift_factor"]).sample
+
+    with torch.enable_grad():
+        steered = Flux(flux.base, own, flux.config)
+        controls = steered.controls(steered.features(z_t, inputs["z_lq"], *prompt, t, guidance, ids))
+        v_p = steered.velocity(z_t, *prompt, t, guidance, ids, **{training.injection: controls})
+        mse = (v_p - (z_1 - z_0)).square().mean()
+        pixel = {
+            "noisy": (decoded(z_0 + time * v_p) - decoded(z_t)).abs().mean(),
+            "clean": (decoded(z_t - time * v_p) - decoded(z_0)).abs().mean(),
+        }
+        total = mse + training.alpha * pixel[training.pixel_form]
+        gradients = torch.autograd.grad(total, list(own.values()), materialize_grads=True)
+    u = torch.rand(40) * 1.2 - 0.1
+    return {
+        "loss.mse": mse, "loss.pixel": pixel["noisy"], "loss.pixel_clean_variant": pixel["clean"], "loss.total": total,
+        **{f"grad.{name}": gradient for name, gradient in zip(own, gradients, strict=True)},
+        "sampler.u": u, "sampler.t": torch.where(u < 0, 0, torch.where(u > 1, 1, u)),
     }  # fmt: skip
 
 
