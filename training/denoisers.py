@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.diffusion import Prediction
+from ..core.diffusion import NoiseSchedule, Prediction
 from ..core.models.byte_text import PADDING, ByteTextEncoder
 from ..core.models.flux_tokens import image_positions, pack_latent, text_positions, unpack_latent
 from ..core.models.prompt import PromptEmbedding
@@ -92,3 +92,10 @@ def drawn_prompt(text: ByteTextEncoder, rows: int) -> PromptEmbedding:
     tokens = text(torch.where(torch.arange(count, device=device) < lengths, ids, PADDING))
     pooled = text.pooling(tokens.sum(dim=1) / count**0.5)
     return PromptEmbedding(tokens, pooled, torch.ones(rows, count, device=device))
+
+
+def denoised(schedule: NoiseSchedule, clean: Tensor, level: int, network: Callable[[Tensor, Tensor], Tensor], kind: Prediction) -> Tensor:
+    """What a network, called with z_t and timesteps [B], takes for the latents [B, C, h, w] that were noised to that timestep."""
+    timestep = torch.full((clean.shape[0],), level, device=clean.device)
+    z_t = schedule.add_noise(clean, torch.randn_like(clean), timestep)
+    return schedule.clean(z_t, network(z_t, timestep).float(), timestep, kind)

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 
 from ..core.imaging.resize import resize
 from ..core.methods.dcp_tokens import normalised, patch_of
+from ..core.weights import embedded
+from ..core.weights.files import NetworkFile, read_weights
+from ..core.weights.instantir_dcp import ENCODER
+from ..core.weights.instantir_encoder import dinov2_configs, encoder_of, load_encoder
+from .bases import is_dry
 
 if TYPE_CHECKING:
     from transformers import Dinov2Model
@@ -35,3 +40,16 @@ def teacher_tokens(encoder: Dinov2Model, pictures: Tensor, height: int, width: i
     seen = normalised(resize(pictures, patch * height, patch * width, "bicubic").clamp(0, 1))
     states: Tensor = encoder(pixel_values=seen.to(next(encoder.parameters()).dtype)).last_hidden_state
     return states[:, 1:].float()
+
+
+def read_teacher(name: str) -> Dinov2Model:
+    """DINOv2. name: a folder of the models folder, such as clip_vision/dinov2-base, or `embedded`, the one in the mini DCP's file. Raises
+    WeightsError."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    if is_dry():
+        return Dinov2Model(Dinov2Config(image_size=518))
+    if name == "embedded":
+        tensors, config = read_weights(embedded.INSTANTIR["DCP"], ENCODER)
+        return encoder_of(NetworkFile(tensors, config["encoder"], str(embedded.INSTANTIR["DCP"])), torch.float32)
+    return load_encoder(name, None, dinov2_configs().get(name, {}).get("hidden_size", 0), torch.float32)

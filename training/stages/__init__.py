@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 STAGES = {
     "denoising-prior": "denoising_prior:DenoisingPriorStage",
     "fluxir": "fluxir:FluxIrStage",
+    "gendr": "gendr:GendrStage",
+    "gendr-base": "gendr_base:GendrBaseStage",
     "gendr-restorer": "gendr_restorer:GendrRestorerStage",
     "instantir-aggregator": "instantir_aggregator:InstantIrAggregatorStage",
     "instantir-dcp": "instantir_dcp:InstantIrDcpStage",
     "instantir-previewer": "instantir_previewer:InstantIrPreviewerStage",
+    "instarevive": "instarevive:InstaReviveStage",
     "mini-vae": "mini_vae:MiniVaeStage",
     "swinir-restorer": "swinir_restorer:SwinirRestorerStage",
 }

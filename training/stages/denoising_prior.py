@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from ...core.models.byte_text import ByteTextEncoder
 from ...core.weights.denoisers import network_of
 from ...core.weights.families import family_of
-from ...core.weights.files import write_weights
 from ...core.weights.priors import read_vae
 from ..bases import SCHEDULES
 from ..data import Batch
-from ..denoisers import PREDICTIONS, drawn_prompt, drawn_sizes, predict
+from ..denoisers import PREDICTIONS, denoised, drawn_prompt, drawn_sizes, predict
 from ..latents import Autoencoder, high_latent
 from ..losses import denoising_loss
+from ..prior_file import write_prior
 from ..recipe import Strict
 from .base import Turns
 
@@ -84,20 +84,17 @@ class DenoisingPriorStage:
 
     def output(self, batch: Batch) -> dict[str, Tensor]:
         """What it takes for the clean picture at three noise levels."""
-        clean = high_latent(self.vae, batch)
-        columns = {}
-        for level in SHOWN:
-            timestep = torch.full((clean.shape[0],), level, device=clean.device)
-            z_t = self.schedule.add_noise(clean, torch.randn_like(clean), timestep)
-            found = self.schedule.clean(z_t, self._predict(self.prior, z_t, timestep).float(), timestep, PREDICTIONS[self.settings.family])
-            columns[f"denoised from {level}"] = self.vae.decode(found)
-        return {**columns, "high_quality": batch.high_quality}
+        clean, kind = high_latent(self.vae, batch), PREDICTIONS[self.settings.family]
+
+        def shown(level: int) -> Tensor:
+            return self.vae.decode(denoised(self.schedule, clean, level, lambda z_t, t: self._predict(self.prior, z_t, t), kind))
+
+        return {**{f"denoised from {level}": shown(level) for level in SHOWN}, "high_quality": batch.high_quality}
 
     def export(self, folder: Path, card: str) -> list[Path]:
         weights, text = folder / f"{self.settings.name}.safetensors", folder / f"{self.settings.name}.md"
-        parts = nn.ModuleDict({self.kind.component: self.prior, "text": self.text})
-        told = {"betas": self.settings.betas, "largest_side": self.settings.largest_side}
-        config = {"kind": "prior", "family": self.kind.name, self.kind.component: self.settings.network, "text": self.settings.text}
-        write_weights(weights, dict(parts.state_dict()), {**config, **told, "vae": self.settings.vae})
+        told = {"text": self.settings.text, "vae": self.settings.vae}
+        bounds = {"betas": self.settings.betas, "largest_side": self.settings.largest_side}
+        write_prior(weights, self.kind, self.prior, self.settings.network, self.text, {**told, **bounds})
         text.write_text(card)
         return [weights, text]
