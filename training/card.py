@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,14 @@ import yaml
 
 from ..core.weights.catalogue import find_release
 from .recipe import Recipe
+from .stages import stage_class
 
 ROOT = Path(__file__).parent.parent
 OWN_LICENCE = "Apache-2.0"
 EMBEDDED = "embedded"
+LICENCE = "- Licence: "
+# Settings of stages that name published weights to begin with, the embedded ones, or none.
+BEGINNINGS = ("base", "prior", "start", "vae")
 SD21 = "Stable Diffusion 2.1 (CreativeML Open RAIL++-M)"
 # What a stage of full size begins with: releases of the catalogue, or a name with its licence for what is not in it.
 FOUNDATIONS: dict[str, tuple[str, ...]] = {
@@ -114,10 +119,22 @@ def _commit() -> str:
 
 
 def licence(recipe: Recipe) -> str:
-    """Ours, and that of every published part that the run began with, which holds for what is derived from it."""
-    bases = FOUNDATIONS.get(recipe.stage, ())
-    if not bases or recipe.settings.get("base", EMBEDDED) == EMBEDDED:
-        return f"{OWN_LICENCE}; no published weights went in"
+    """Ours, and that of everything published that the run began with, which holds for what is derived from it."""
+    settings = stage_class(recipe.stage).Settings.model_validate(recipe.settings).model_dump()
+    found = {_begun_with(settings.get(name), FOUNDATIONS.get(recipe.stage, ())) for name in BEGINNINGS}
+    return "; ".join(sorted(found - {OWN_LICENCE}) or [f"{OWN_LICENCE}; no published weights went in"])
+
+
+def _begun_with(weights: str | None, bases: Sequence[str]) -> str:
+    """The licence that comes with those weights: what the card beside a file of ours says, else that of the stage's published ones."""
+    if weights is None or weights == EMBEDDED:
+        return OWN_LICENCE
+    card = Path(weights).with_suffix(".md")
+    if card.is_file():
+        lines = card.read_text(encoding="utf-8").splitlines()
+        return next((line.removeprefix(LICENCE).rstrip(".") for line in lines if line.startswith(LICENCE)), OWN_LICENCE)
+    if not bases:
+        return OWN_LICENCE
     return f"what is ours {OWN_LICENCE}; it is derived from {'; '.join(map(_named_licence, bases))}, whose licences hold for it too"
 
 

@@ -9,14 +9,18 @@ import pytest
 import torch
 from kintsugi import __version__
 from kintsugi.core.weights.catalogue import RELEASES
-from kintsugi.training.card import FOUNDATIONS, SD21, Run, licence, machine, model_card
+from kintsugi.training.card import BEGINNINGS, FOUNDATIONS, SD21, Run, licence, machine, model_card
 from kintsugi.training.recipe import Recipe, load_recipe
+from kintsugi.training.stages import STAGES, stage_class
 
 RUN = Run(steps=120, seconds=600, metrics={"low_quality": 25.5, "restored": 27.25}, crops=8, processes=2, device=torch.device("cpu"))
 
 
 def standing_on(base: str, stage: str) -> Recipe:
-    return load_recipe("mini-restorer").model_copy(update={"stage": stage, "settings": {"base": base}})
+    """The stage's mini recipe, begun with something else."""
+    settings = stage_class(stage).Settings.model_fields
+    begun = next(name for name in BEGINNINGS if name in settings)
+    return load_recipe(f"mini-{stage}", {f"settings.{begun}": base})
 
 
 def test_it_says_how_when_where_and_with_what_code_a_file_was_made() -> None:
@@ -55,11 +59,32 @@ def test_one_process_is_not_counted() -> None:
         ("auto", "instantir-dcp", "sdxl (CreativeML Open RAIL++-M); dinov2-large (Apache-2.0)"),
         ("auto", "instarevive", "pixart-alpha (CreativeML Open RAIL++-M)"),
         ("auto", "gendr", SD21),
-        ("embedded", "gendr-restorer", "Apache-2.0; no published weights"),
     ],
 )
 def test_the_licence_of_what_it_stands_on_holds_too(base: str, stage: str, expected: str) -> None:
     assert expected in licence(standing_on(base, stage))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("- Licence: Apache-2.0; no published weights went in.", "Apache-2.0; no published weights went in"),
+        ("- Licence: of a base.", "of a base"),
+    ],
+)
+def test_what_begins_with_a_file_of_ours_has_its_licence(tmp_path: Path, line: str, expected: str) -> None:
+    (tmp_path / "mini-flux.md").write_text(f"# mini-flux\n\n{line}\n")
+    assert licence(standing_on(str(tmp_path / "mini-flux.safetensors"), "fluxir")) == expected
+
+
+def test_what_begins_from_nothing_is_ours() -> None:
+    assert licence(load_recipe("mini-vae")).startswith("Apache-2.0; no published weights")
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_a_stage_that_begins_with_a_prior_names_it(stage: str) -> None:
+    begins = {"base", "prior", "start"} & stage_class(stage).Settings.model_fields.keys()
+    assert bool(begins) == (stage in FOUNDATIONS)
 
 
 def test_every_foundation_has_a_licence() -> None:
