@@ -17,7 +17,8 @@ from kintsugi.training.stages import build_stage
 from PIL import Image
 from torch import nn
 
-SIDE = 32
+# The coarsest level then has more than one place to look at.
+SIDE = 64
 UNET: dict[str, Any] = {
     "sample_size": 8, "in_channels": 16, "out_channels": 16, "block_out_channels": [8, 8, 8, 16], "layers_per_block": 1,
     "norm_num_groups": 4, "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
