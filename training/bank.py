@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from ..core.errors import FileAccessError
 from ..core.folders import user_data_directory
-from .data import Batch, Batches, batch_loader, picture_source
+from .data import Batch, Batches, batch_loader
 from .latents import Autoencoder
 from .recipe import DataSettings
+from .sources import picture_source
 
 log = logging.getLogger("kintsugi")
 
@@ -40,6 +41,7 @@ class Bank:
             _make(self.folder, data, count, vae)
         facts = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
         self.names: list[str] = facts["names"]
+        self.captions: list[str] = facts["captions"]
         self.sizes = torch.tensor(facts["sizes"])
         self.arrays: dict[str, NDArray[np.generic]] = {
             path.stem: np.load(path, mmap_mode="r") for path in sorted(self.folder.glob("*.npy"))
@@ -52,7 +54,8 @@ class Bank:
         pictures = {name: _as_pictures(arrays[name]) for name in ("high_quality", "low_quality") if name in arrays}
         latents = {name: arrays[name].float() for name in ("high_latent", "low_latent") if name in arrays}
         spoilt = {"low_quality": None, **pictures}
-        return Batch(names, captions=("",) * len(names), sizes=self.sizes[chosen], **spoilt, **latents)  # type: ignore[arg-type]
+        captions = tuple(self.captions[index] for index in chosen)
+        return Batch(names, captions=captions, sizes=self.sizes[chosen], **spoilt, **latents)  # type: ignore[arg-type]
 
 
 class BankBatches(Dataset[Batch]):
@@ -98,11 +101,13 @@ def _make(folder: Path, data: DataSettings, count: int, vae: Autoencoder) -> Non
 def _fill(draft: Path, data: DataSettings, count: int, vae: Autoencoder) -> None:
     chunks = Batches(data, picture_source(data), data.picture_seed, CHUNK)
     names: list[str] = []
+    captions: list[str] = []
     sizes: list[list[float]] = []
     arrays: dict[str, NDArray[np.generic]] = {}
     device = next(vae.parameters()).device
-    loader = batch_loader(chunks, range(-(-count // CHUNK)), data.workers)
-    for batch in tqdm(loader, desc="Encoding training crops", unit="chunk"):
+    numbers = range(-(-count // CHUNK))
+    loader = batch_loader(chunks, numbers, data.workers)
+    for batch in tqdm(loader, desc="Encoding training crops", unit="chunk", total=len(numbers)):
         begin = len(names)
         end = min(count, begin + CHUNK)
         for name, values in _encoded(batch, vae, device).items():
@@ -110,8 +115,9 @@ def _fill(draft: Path, data: DataSettings, count: int, vae: Autoencoder) -> None
                 arrays[name] = np.lib.format.open_memmap(draft / f"{name}.npy", "w+", values.dtype, (count, *values.shape[1:]))
             arrays[name][begin:end] = values[: end - begin]
         names += batch.names[: end - begin]
+        captions += batch.captions[: end - begin]
         sizes += batch.sizes[: end - begin].tolist()
-    (draft / FACTS).write_text(json.dumps({"names": names, "sizes": sizes}), encoding="utf-8")
+    (draft / FACTS).write_text(json.dumps({"names": names, "captions": captions, "sizes": sizes}), encoding="utf-8")
 
 
 def _encoded(batch: Batch, vae: Autoencoder, device: torch.device) -> dict[str, NDArray[np.generic]]:

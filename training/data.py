@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..core.degradation.pipeline import degrade
-from ..core.errors import RecipeError
-from ..core.folders import user_data_directory
-from ..core.picture_files import PICTURE_SUFFIXES
-from .procedural.bank import load_bank
+from ..core.errors import KintsugiError, RecipeError
+from .crops import Crop, cut_crop
 from .recipe import DataSettings, Recipe
+from .sources import picture_source
+from .sources.base import Picture
+from .sources.mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -45,103 +44,81 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same on that device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()})
-
-
-class PictureSource(Protocol):
-    """Clean pictures to cut crops from."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """What a person finds the picture by."""
-
-    def picture(self, index: int) -> np.ndarray:
-        """uint8 [H, W, 3]."""
-
-
-class ProceduralPictures:
-    """The bank of drawn scenes; drawn at first use and kept in the user's data folder."""
-
-    def __init__(self, settings: DataSettings) -> None:
-        self._bank = load_bank(user_data_directory() / "banks", settings.pictures, settings.picture_size, settings.picture_seed)
-
-    def __len__(self) -> int:
-        return len(self._bank)
-
-    def name(self, index: int) -> str:
-        return f"scene {index}"
-
-    def picture(self, index: int) -> np.ndarray:
-        return self._bank[index]
-
-
-class FolderPictures:
-    """Every picture below a folder, in name order."""
-
-    def __init__(self, folder: Path) -> None:
-        self._paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-        if not self._paths:
-            raise RecipeError(f"no pictures in {folder}.", where="data.folder", way_out="Give a folder with PNG, JPEG, WebP or TIFF files.")
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def name(self, index: int) -> str:
-        return str(self._paths[index])
-
-    def picture(self, index: int) -> np.ndarray:
-        with Image.open(self._paths[index]) as image:
-            return np.asarray(image.convert("RGB"))
-
-
-def picture_source(settings: DataSettings) -> PictureSource:
-    """The pictures that a recipe names. Raises RecipeError."""
-    if settings.source == "procedural":
-        return ProceduralPictures(settings)
-    if settings.folder is None:
-        raise RecipeError("source is `folder` but data.folder is not set.", where="data", way_out="Set data.folder=PATH.")
-    return FolderPictures(settings.folder)
+        moved: dict[str, Any] = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
+        return Batch(**moved)
 
 
 class Batches(Dataset[Batch]):
     """Item n is the whole n-th batch of `count` crops, drawn from the seed and n."""
 
-    def __init__(self, data: DataSettings, source: PictureSource, seed: int, count: int) -> None:
+    def __init__(self, data: DataSettings, source: Mixture, seed: int, count: int) -> None:
         self._data, self._source, self._seed, self._count = data, source, seed, count
 
     def __getitem__(self, index: int) -> Batch:
-        data = self._data
         random = np.random.default_rng([self._seed, index])
-        crops = [self._crop(random) for _ in range(self._count)]
-        clean = torch.from_numpy(np.stack([crop for _, crop, _ in crops])).permute(0, 3, 1, 2).float() / 255
-        spoilt = None
-        if data.degradation is not None:
-            spoilt = degrade(clean, data.degradation, scale=1, seed=int(random.integers(2**62)), restore_size=True).low_quality
-        names, sizes = tuple(name for name, _, _ in crops), torch.tensor([size for _, _, size in crops], dtype=torch.float32)
-        return Batch(names, clean, spoilt, ("",) * len(names), sizes)
-
-    def _crop(self, random: np.random.Generator) -> tuple[str, np.ndarray, tuple[int, ...]]:
-        index = int(random.integers(len(self._source)))
-        crop, sizes = random_crop(self._source.picture(index), self._data.crop, random)
-        return f"{self._source.name(index)} at {sizes[2]},{sizes[3]}", crop, sizes
+        names, crops, captions = [], [], []
+        for _ in range(self._count):
+            name, example = self._source.draw(random)
+            crop = cut_crop(example, self._data, random)
+            names.append(f"{name} at {crop.sizes[2]},{crop.sizes[3]}")
+            crops.append(crop)
+            captions.append(example.caption)
+        high, low = _spoilt(crops, self._data, random)
+        sizes = torch.tensor([crop.sizes for crop in crops], dtype=torch.float32)
+        return Batch(tuple(names), high, low, tuple(captions), sizes)
 
 
-def random_crop(picture: np.ndarray, side: int, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A crop [side, side, 3], flipped and turned at random, and its size ids; a picture smaller than that is enlarged first."""
-    original = picture.shape[:2]
-    if min(original) < side:
-        factor = side / min(original)
-        height, width = (max(side, round(length * factor)) for length in original)
-        picture = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
-    top, left = (int(random.integers(length - side + 1)) for length in picture.shape[:2])
-    crop = np.rot90(picture[top : top + side, left : left + side], int(random.integers(4)))
-    return np.ascontiguousarray(crop[:, ::-1] if random.integers(2) else crop), (*original, top, left, side, side)
+def _spoilt(crops: Sequence[Crop], data: DataSettings, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
+    """Both sides of the crops [B, 3, S, S]: what is stored, else degraded; the high side sharpened where the preset sharpens."""
+    presets = {data.degradation: 1.0} if isinstance(data.degradation, str) else data.degradation
+    if presets is None:
+        low = [as_planes(crop.low_quality) for crop in crops if crop.low_quality is not None]
+        if low and len(low) < len(crops):
+            raise RecipeError("some pictures have no stored pair.", where="data.degradation", way_out="Name a preset for them.")
+        return torch.cat([as_planes(crop.high_quality) for crop in crops]), torch.cat(low) if low else None
+    seed = int(random.integers(2**62))
+    pairs = [_pair(crop, presets, data, seed + place, random) for place, crop in enumerate(crops)]
+    return torch.cat([high for high, _ in pairs]), torch.cat([low for _, low in pairs])
 
 
-def batch_loader(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> DataLoader[Batch]:
+def _pair(crop: Crop, presets: dict[str, float], data: DataSettings, seed: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """High and low side [1, 3, S, S] of one crop."""
+    clean = as_planes(crop.high_quality)
+    if crop.low_quality is not None:
+        return clean, as_planes(crop.low_quality)
+    names = list(presets)
+    shares = np.asarray(list(presets.values())) / sum(presets.values())
+    name = str(random.choice(names, p=shares)) if len(names) > 1 else names[0]
+    made = degrade(clean, name, scale=data.scale, seed=seed, restore_size=True)
+    is_unspoilt = data.unspoilt > 0 and random.random() < data.unspoilt
+    return made.high_quality, made.high_quality if is_unspoilt else made.low_quality
+
+
+def as_planes(picture: Picture) -> Tensor:
+    """[1, 3, H, W] in 0..1 of uint8 [H, W, 3]."""
+    return torch.from_numpy(picture)[None].permute(0, 3, 1, 2).float() / 255
+
+
+class _Told(Dataset[Batch | KintsugiError]):
+    """Gives a person's error back: raised in another process it would arrive as a text with its traceback."""
+
+    def __init__(self, batches: Dataset[Batch]) -> None:
+        self._batches = batches
+
+    def __getitem__(self, index: int) -> Batch | KintsugiError:
+        try:
+            return self._batches[index]
+        except KintsugiError as error:
+            return error
+
+
+def batch_loader(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:
     """The batches of these numbers in order, made ahead in `workers` processes."""
-    return DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=4 if workers else None)
+    loader = DataLoader(_Told(batches), batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=4 if workers else None)
+    for batch in loader:
+        if isinstance(batch, KintsugiError):
+            raise batch
+        yield batch
 
 
 def validation_batch(recipe: Recipe, count: int) -> Batch:

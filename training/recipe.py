@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..core.errors import RecipeError
 
@@ -20,23 +20,66 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataSettings(Strict):
-    """Where pictures come from and how they are spoilt.
+class SourceSettings(Strict):
+    """Where pictures come from: `procedural` (drawn by this repository), `folder` (the pictures below one), `shards` (the tar files below
+    one) or `paired` (high/ and low/ in one, with equal names).
 
-    source: `procedural` (drawn by this repository) or `folder`. pictures, picture_size, picture_seed: the procedural
-    pictures. crop: side in pixels. degradation: preset name of core/degradation, or null for clean pictures only. bank: how many
-    crops are made once, encoded by the stage's VAE and kept on disk, to draw batches from; null makes every batch anew.
+    folder: below data.root. first: take so many of them, in the order of their names. pictures, picture_size, picture_seed: the
+    procedural ones.
     """
 
-    source: Literal["procedural", "folder"] = "procedural"
+    source: Literal["procedural", "folder", "shards", "paired"] = "procedural"
     folder: Path | None = None
+    first: int | None = Field(None, ge=1)
     pictures: int = Field(2000, ge=1)
     picture_size: int = Field(320, ge=64)
     picture_seed: int = 1
+
+
+class MixedSource(SourceSettings):
+    """One source of several. weight: how often a picture is drawn from it, among the weights of all."""
+
+    weight: float = Field(gt=0)
+
+
+class ResizeSettings(Strict):
+    """What a picture goes through before a crop is cut. side: pixels that its short side gets, or a range to draw them from. squeeze:
+    both sides get them, whatever its shape."""
+
+    side: Annotated[int, Field(ge=16)] | tuple[Annotated[int, Field(ge=16)], int]
+    filter: Literal["bilinear", "bicubic", "box"] = "bilinear"
+    squeeze: bool = False
+
+
+class DataSettings(SourceSettings):
+    """The pictures, how they are cut and how they are spoilt.
+
+    root: what folders are relative to. mix: several sources, in place of one. resize: before a crop is cut; crop: its side in pixels.
+    flip, turn: at random, left to right and by quarters. degradation: a preset of core/degradation, or several with their weights, or
+    null for clean pictures and stored pairs; scale: how much smaller a preset makes a picture before it comes back to its size.
+    unspoilt: share of the crops that stay as they are. stored_pairs: take what shards store beside a picture in place of degrading
+    it. bank: how many crops are made once, encoded by the stage's VAE and kept on disk, to draw batches from; null makes every batch
+    anew. workers: processes that make batches ahead.
+    """
+
+    root: Path = Path()
+    mix: list[MixedSource] = []
+    resize: ResizeSettings | None = None
     crop: int = Field(96, ge=16)
-    degradation: str | None = None
+    flip: bool = True
+    turn: bool = True
+    degradation: str | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    scale: int = Field(1, ge=1)
+    unspoilt: float = Field(0.0, ge=0, le=1)
+    stored_pairs: bool = False
     bank: int | None = Field(None, ge=1)
     workers: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _require_one_place(self) -> DataSettings:
+        if self.mix and self.model_fields_set & SourceSettings.model_fields.keys():
+            raise ValueError("mix names the sources; give no source, folder or numbers of one beside it")
+        return self
 
 
 class OptimizerSettings(Strict):

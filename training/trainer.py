@@ -23,9 +23,10 @@ from .average import Average
 from .bank import Bank, BankBatches
 from .card import Run, model_card
 from .checkpoints import load_checkpoint, save_checkpoint
-from .data import Batch, Batches, batch_loader, picture_source, validation_batch
+from .data import Batch, Batches, batch_loader, validation_batch
 from .log import StepLog
 from .recipe import Recipe
+from .sources import picture_source
 from .stages.base import Stage
 from .validation import save_grid
 

@@ -10,9 +10,10 @@ import torch
 from kintsugi.core.errors import FileAccessError
 from kintsugi.core.models.mini import build_vae, vae_config
 from kintsugi.training.bank import Bank, BankBatches
-from kintsugi.training.data import Batches, FolderPictures
+from kintsugi.training.data import Batches
 from kintsugi.training.latents import Autoencoder
 from kintsugi.training.recipe import DataSettings
+from kintsugi.training.sources import picture_source
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def data(drawn_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_bank_holds_the_crops_of_the_data_section_and_their_latents(data: DataSettings, vae: Autoencoder, drawn_pictures: Path) -> None:
     bank = Bank(data, 5, vae)
     batch = bank.batch(np.array([0, 3]))
-    drawn = Batches(data, FolderPictures(drawn_pictures), data.picture_seed, 16)[0]
+    drawn = Batches(data, picture_source(data), data.picture_seed, 16)[0]
     assert batch.names == (drawn.names[0], drawn.names[3])
     assert torch.equal(batch.high_quality, drawn.high_quality[[0, 3]])
     assert drawn.low_quality is not None and batch.low_quality is not None and batch.low_latent is not None
