@@ -47,9 +47,9 @@ PUBLISHED_ENCODER: dict[str, Any] = {
 class DropRates(Strict):
     """How often only the picture, only the text, or both are hidden from the networks, so that guidance has something to guide from."""
 
-    image: float = Field(0.0, ge=0, le=1)
-    text: float = Field(0.0, ge=0, le=1)
-    both: float = Field(0.0, ge=0, le=1)
+    image: float = Field(default=0.0, ge=0, le=1)
+    text: float = Field(default=0.0, ge=0, le=1)
+    both: float = Field(default=0.0, ge=0, le=1)
 
     def dropped(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Whether image and text [B] are, for a number [B] in 0..1: the intervals of image, text and both follow each other from 0."""
