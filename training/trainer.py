@@ -168,9 +168,10 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Grid PNG of held-out crops through the averaged weights, and PSNR of each column in dB."""
+        batch = validation_batch(self.recipe, VALIDATION_PICTURES).to(self.accelerator.device)
         with self._shown(), torch.no_grad(), self.accelerator.autocast():
             torch.manual_seed(self.recipe.seed)
-            columns = self.stage.output(validation_batch(self.recipe, VALIDATION_PICTURES).to(self.accelerator.device))
+            columns = self.stage.output(batch)
         return save_grid(self.folder / "validation" / f"step-{self.step:06d}.png", columns)
 
     @contextmanager
