@@ -11,8 +11,7 @@ from kintsugi.core.models.mini import build_pixart
 from kintsugi.training.image_prompt import ImagePromptSettings, read_image_prompt
 from kintsugi.training.stages.instarevive import InstaReviveSettings, InstaReviveStage
 from safetensors.torch import save_file
-from test_instarevive_stage import batch_of, losses
-from tiny_pixart import NETWORK, write_prior
+from tiny_pixart import NETWORK, batch_of, losses, write_prior
 from torch import Tensor, nn
 from torch.nn import functional as F
 

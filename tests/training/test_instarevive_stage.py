@@ -11,16 +11,16 @@ import torch
 from kintsugi.core.errors import RecipeError, WeightsError
 from kintsugi.core.methods.instarevive import PHOTO, InstaRevive
 from kintsugi.core.methods.one_step import Tiling, restore
+from kintsugi.core.weights.gendr import read_generator as read_gendr
 from kintsugi.core.weights.instarevive import read_generator
 from kintsugi.core.weights.options import LoadOptions
-from kintsugi.training.data import Batch
 from kintsugi.training.losses import denoising_loss, latent_mse, pixel_loss
 from kintsugi.training.recipe import load_recipe
 from kintsugi.training.run import train
 from kintsugi.training.stages import build_stage
 from kintsugi.training.stages.instarevive import InstaReviveSettings, InstaReviveStage
 from pydantic import ValidationError
-from tiny_pixart import write_prior
+from tiny_pixart import batch_of, losses, write_prior, write_unet_prior
 from torch import nn
 
 FULL = ("bfr", "bsr", "cartoon", "derain", "identity", "inpainting", "low-light", "salt-and-pepper")
@@ -34,21 +34,6 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stage_of(prior: Path, **settings: object) -> InstaReviveStage:
     torch.manual_seed(0)
     return InstaReviveStage(InstaReviveSettings(base=str(prior), timestep=200, **settings))  # type: ignore[arg-type]
-
-
-def batch_of(rows: int = 2, captions: tuple[str, ...] = ("", "")) -> Batch:
-    torch.manual_seed(1)
-    clean = torch.rand(rows, 3, 32, 32)
-    spoilt = (clean + 0.1 * torch.randn_like(clean)).clamp(0, 1)
-    return Batch(tuple("ab")[:rows], clean, spoilt, captions[:rows], torch.zeros(rows, 6))
-
-
-def losses(
-    stage: InstaReviveStage, turn: str, wanted: set[str], batch: Batch | None = None, **memory: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    batch = batch or batch_of()
-    torch.manual_seed(2)
-    return stage.losses(turn, stage.networks[turn], batch, frozenset(wanted), memory)
 
 
 def gradient_norm(network: nn.Module) -> float:
@@ -196,8 +181,6 @@ def test_a_fine_tune_starts_from_a_student_with_or_without_its_convolution(prior
 
 
 def test_a_unet_student_is_a_file_of_gendrs(tmp_path: Path) -> None:
-    from kintsugi.core.weights.gendr import read_generator as read_gendr
-    from tiny_pixart import write_unet_prior
 
     stage = stage_of(write_unet_prior(tmp_path / "unet.safetensors"), family="sd21-vae16", name="unet")
     weights = stage.export(tmp_path / "export", "card")[0]
@@ -215,3 +198,9 @@ def test_a_full_size_recipe_trains_as_many_parameters_as_published(task: str) ->
     assert counts == {"generator": 610_856_096, "fake": 610_856_096}
     assert recipe.batch * recipe.accumulate * recipe.processes == 32
     assert ("identity" in stage.frozen) == (task == "identity")
+
+
+def test_the_unet_recipe_is_of_the_size_of_stable_diffusions() -> None:
+    with torch.device("meta"):
+        stage = build_stage(load_recipe("instarevive-unet"))
+    assert sum(parameter.numel() for parameter in stage.networks["generator"].parameters()) == 865_979_856

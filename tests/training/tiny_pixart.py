@@ -1,4 +1,4 @@
-"""A prior of PixArt's class as a recipe of ours writes it, tiny, with random weights."""
+"""What the tests of InstaRevive's training share: tiny priors as our recipes write them, and a batch to take a turn on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from kintsugi.core.models.byte_text import ByteTextEncoder
 from kintsugi.core.models.mini import build_pixart, build_unet, unet_config
 from kintsugi.core.weights.files import write_weights
+from kintsugi.training.data import Batch
+from kintsugi.training.stages.instarevive import InstaReviveStage
 from torch import nn
 
 NETWORK = {
@@ -33,3 +35,18 @@ def write_unet_prior(path: Path) -> Path:
     told = {"kind": "prior", "family": "sd21-vae16", "unet": config, "text": TEXT, "vae": "embedded"}
     write_weights(path, dict(parts.state_dict()), told)
     return path
+
+
+def batch_of(rows: int = 2, captions: tuple[str, ...] = ("", "")) -> Batch:
+    torch.manual_seed(1)
+    clean = torch.rand(rows, 3, 32, 32)
+    spoilt = (clean + 0.1 * torch.randn_like(clean)).clamp(0, 1)
+    return Batch(tuple("ab")[:rows], clean, spoilt, captions[:rows], torch.zeros(rows, 6))
+
+
+def losses(
+    stage: InstaReviveStage, turn: str, wanted: set[str], batch: Batch | None = None, **memory: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    batch = batch or batch_of()
+    torch.manual_seed(2)
+    return stage.losses(turn, stage.networks[turn], batch, frozenset(wanted), memory)
