@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..core.folders import user_data_directory
 from ..core.methods.dcp_tokens import Crop, shown
 from ..core.methods.instantir import Options, sample
 from ..core.methods.instantir_assembly import conditions_of
@@ -60,15 +61,15 @@ class DropRates(Strict):
 
 
 class InstantIrSettings(Strict):
-    """prior: the SDXL to stand on, as base_parts() takes it. crop: what the image encoder sees of a picture. sizes: the size ids of the
-    crop, or drawn ones of uncropped pictures, as our small priors know them. prompts: folder of kept prompt embeddings. shown_steps: of
-    the sampling that validation shows. name: of the exported file."""
+    """prior: the SDXL to stand on, as base_parts() takes it. captions: tell the networks what is said of a picture, else nothing. crop:
+    what the image encoder sees of a picture. sizes: the size ids of the crop, or drawn ones of uncropped pictures, as our small priors
+    know them. drop: how often what is hidden. shown_steps: of the sampling that validation shows. name: of the exported file."""
 
     prior: str
+    captions: bool = False
     crop: Crop = "published"
     sizes: Literal["crop", "drawn"] = "crop"
     drop: DropRates = DropRates()
-    prompts: Path | None = None
     shown_steps: int = Field(10, ge=1)
     name: str
 
@@ -96,13 +97,18 @@ class Ground:
         self.settings, self.base, self.encoder = settings, base, encoder
         self.unet: Any = base.denoiser
         self.steered = SteeredUNet(self.unet, dcp)
-        self._prompts = PromptCache(base.prompts, f"{FAMILY} {settings.prior}", settings.prompts)
+        kept = user_data_directory() / "prompts" if settings.captions else None
+        self._prompts = PromptCache(base.prompts, f"{FAMILY} {settings.prior}", kept)
 
     def told(self, texts: Sequence[str], size_ids: Tensor) -> Told:
         """For one text per row."""
         prompt = self._prompts.batch(texts)
         assert prompt.pooled is not None
         return Told(prompt.pooled.to(size_ids.device), size_ids, prompt.tokens.to(size_ids.device))
+
+    def captions(self, batch: Batch) -> tuple[str, ...]:
+        """One per row, empty where the settings want none."""
+        return batch.captions if self.settings.captions else ("",) * len(batch.captions)
 
     def size_ids(self, batch: Batch) -> Tensor:
         """[B, 6], as the settings have it."""
@@ -112,7 +118,7 @@ class Ground:
     def dropped(self, batch: Batch) -> tuple[Told, Tensor]:
         """Captions and what the encoder is shown of the degraded pictures, each hidden as often as the settings say."""
         no_image, no_text = self.settings.drop.dropped(torch.rand(len(batch.names), device=batch.sizes.device))
-        texts = ["" if hidden else caption for caption, hidden in zip(batch.captions, no_text.tolist(), strict=True)]
+        texts = ["" if hidden else caption for caption, hidden in zip(self.captions(batch), no_text.tolist(), strict=True)]
         return self.told(texts, self.size_ids(batch)), self.shown(batch) * ~no_image.view(-1, 1, 1, 1)
 
     def shown(self, batch: Batch) -> Tensor:

@@ -58,7 +58,7 @@ class InstantIrPreviewerStage:
         silent = self.ground.told([""] * len(batch.names), size_ids)
         with torch.no_grad():
             tokens, blank = (perceived(self.ground.encoder, rows) for rows in (shown, torch.zeros_like(shown)))
-            z_t = self._taught(z_s, s, t, self.ground.told(batch.captions, size_ids), silent, tokens, blank)
+            z_t = self._taught(z_s, s, t, self.ground.told(self.ground.captions(batch), size_ids), silent, tokens, blank)
             target = self._preview(model, z_t, t, silent, tokens)
         return {"distillation": distillation_loss(self._preview(model, z_s, s, silent, tokens), target)}
 
