@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..core.folders import user_data_directory
+from ..core.methods.tsd_sr import OneStepConstants, TsdSr
 from ..core.models.codec import as_pixels
 from ..core.models.prompt import PromptEmbedding
-from ..core.weights.files import require_exact
+from ..core.weights.files import read_weights, require_exact
 from ..core.weights.lora import DOWN, UP
 from .adapters import Adapted, suffix_targets
+from .bases import Base, is_dry
 from .denoisers import predict
 from .latents import Autoencoder
+from .losses import guided
+from .prompts import PromptCache
 from .tsd_sr_losses import Velocity
 
 # The auxiliary network's; the student and the teacher have those of core/weights/tsd_sr.py.
@@ -23,9 +30,35 @@ PUBLISHED_PREFIX = "transformer."
 STEPS = 1000
 
 
-def adapt(network: nn.Module, targets: Iterable[str], rank: int, scale: float = 1.0) -> Adapted:
+def adapt(network: nn.Module, targets: Sequence[str], rank: int, scale: float = 1.0) -> Adapted:
     """The network with a new adapter on the layers whose names end in one of the targets. Raises BadValueError when there is none."""
     return Adapted(network, suffix_targets(network, targets), rank, scale)
+
+
+def unprompted(base: Base, timestep: float) -> TsdSr:
+    """The prior as a student that has been told nothing yet, its prompt being [1, 0, D]. As in the release, the network is shown latents
+    that are not shifted."""
+    denoiser: Any = base.denoiser
+    text = denoiser.config
+    prompt = PromptEmbedding(torch.empty(1, 0, text.joint_attention_dim), torch.zeros(1, text.pooled_projection_dim))
+    return TsdSr(denoiser, prompt, OneStepConstants(latent_offset(base.vae), timestep))
+
+
+def latent_offset(autoencoder: Autoencoder) -> float:
+    """What the release's latents have on top of scaled ones: SD3's shift is left out in them."""
+    config = autoencoder.vae.config
+    return float(config.scaling_factor * (config.shift_factor or 0.0))
+
+
+def prompt_cache(base: Base, weights: str, many: bool) -> PromptCache:
+    """The base's embeddings; on disk where the pictures' captions make them many."""
+    return PromptCache(base.prompts, f"{base.name} {weights}", user_data_directory() / "prompts" if many else None)
+
+
+def embed(prompts: PromptCache, texts: Sequence[str], device: torch.device) -> PromptEmbedding:
+    """Tokens [B, N, D] and pooled [B, P] of the texts, on that device."""
+    found = prompts.batch(texts)
+    return PromptEmbedding(found.tokens.to(device), None if found.pooled is None else found.pooled.to(device))
 
 
 class Encoding(nn.Module):
@@ -84,11 +117,11 @@ class Guidance:
             return lambda z_t, sigma: sd3_velocity(network, z_t, sigma, self.prompt)
         both = PromptEmbedding(*(torch.cat(pair) for pair in zip(_told(self.null), _told(self.prompt), strict=True)))
 
-        def guided(z_t: Tensor, sigma: Tensor) -> Tensor:
+        def velocity(z_t: Tensor, sigma: Tensor) -> Tensor:
             null, told = sd3_velocity(network, z_t.repeat(2, 1, 1, 1), sigma.repeat(2), both).chunk(2)
-            return null + self.scale * (told - null)
+            return guided(null, told, self.scale)
 
-        return guided
+        return velocity
 
 
 def _told(prompt: PromptEmbedding) -> list[Tensor]:
@@ -112,3 +145,10 @@ def load_factors(factors: Mapping[str, Tensor], tensors: Mapping[str, Tensor], w
     with torch.no_grad():
         for name, factor in factors.items():
             factor.copy_(tensors[name])
+
+
+def read_adapter(adapted: Adapted, path: Path) -> Adapted:
+    """The adapter with the factors of a published file; in a dry run nothing is read. Raises WeightsError."""
+    if not is_dry():
+        load_factors(published_factors(adapted), read_weights(path)[0], str(path))
+    return adapted

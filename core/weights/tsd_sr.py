@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,11 +23,14 @@ from .bases import find_base
 from .configs import shipped_config
 from .empty import EmptyMethod
 from .families import Shapes
-from .files import NetworkFile, build_network, read_weights
+from .files import NetworkFile, build_network, load_strictly, read_weights
 from .lora import Adapter, adapter_shapes, merge, require_fit
 from .options import LoadOptions
 from .priors import read_vae
 from .students import Student, read_student
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 KIND = "tsd-sr"
 PUBLISHED = "tsd-sr/transformer.safetensors"
@@ -85,17 +88,26 @@ def empty_method(config: dict[str, Any], shapes: Shapes) -> EmptyMethod:
 
 def _whole(student: Student, options: LoadOptions) -> tuple[TsdSr, Prior]:
     """Tensors `transformer.*`, prompt and pooled; the table of positions may be left out where it is the one that its class
-    computes. The metadata names the VAE: a file beside it, or the embedded one."""
+    computes. The metadata names the VAE: a file beside it, or the embedded one. Tensors `vae.*` take the place of its own, such as those
+    of an adapted encoder."""
     config = student.config["transformer"]
     embedding = PromptEmbedding(student.take("prompt"), student.take("pooled"))
     _require_widths(config, embedding, student.where)
+    codec = LatentCodec(place(_own_vae(student), options.dtype, options.offload))
     network = {name.removeprefix("transformer."): tensor for name, tensor in student.tensors.items()}
     if POSITIONS not in network:
         network[POSITIONS] = computed_positions(config)
-    codec = LatentCodec(place(read_vae(student.vae_place()), options.dtype, options.offload))
     return _method(NetworkFile(network, config, student.where), embedding, student.constants(OneStepConstants), options), Prior(
         FAMILY, codec
     )
+
+
+def _own_vae(student: Student) -> AutoencoderKL:
+    """Takes the tensors `vae.*` out of the others."""
+    vae = read_vae(student.vae_place())
+    adapted = {name.removeprefix("vae."): student.take(name).float() for name in list(student.tensors) if name.startswith("vae.")}
+    load_strictly(vae, {**vae.state_dict(), **adapted}, student.where)
+    return vae
 
 
 def _published(student: Student, options: LoadOptions) -> tuple[TsdSr, Prior]:

@@ -239,10 +239,10 @@ class Iteration:
     @cached_property
     def points(self) -> list[TrajectoryPoint]:
         own = self.sigmas[self.sidecar.tensor("noised_index")]
-        noised = (self.noised(latent, "noise", own) for latent in (self.latent.detach(), self.sidecar.tensor("latent_hr")))
+        student, clean = (self.noised(latent, "noise", own) for latent in (self.latent.detach(), self.sidecar.tensor("latent_hr")))
         guidance = Guidance(self.prompt, self.embedding("null"), self.sidecar.config["guidance_scale"])
         sigmas = self.sigmas[self.places].expand(len(own), -1)
-        return follow_trajectory(*noised, sigmas, guidance.of(self.networks.teacher), guidance.of(self.networks.auxiliary))
+        return follow_trajectory(student, clean, sigmas, guidance.of(self.networks.teacher), guidance.of(self.networks.auxiliary))
 
     def noised(self, latent: Tensor, noise: str, sigma: Tensor) -> Tensor:
         return flow_schedule().add_noise(latent, self.sidecar.tensor(noise), STEPS * sigma)

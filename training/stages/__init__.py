@@ -24,6 +24,8 @@ STAGES = {
     "instarevive": "instarevive:InstaReviveStage",
     "mini-vae": "mini_vae:MiniVaeStage",
     "swinir-restorer": "swinir_restorer:SwinirRestorerStage",
+    "tsd-sr": "tsd_sr:TsdSrStage",
+    "tsd-sr-teacher": "tsd_sr_teacher:TsdSrTeacherStage",
 }
 
 
