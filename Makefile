@@ -8,9 +8,10 @@ INSTALLED := $(VENV)/.installed
 RESTORED := output/sample_restored.png
 TYPED := core nodes training
 ARGS ?=
+CELL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint typecheck quality bench gpu-check clean
+.PHONY: help install demo test lint typecheck quality bench ablation gpu-check clean
 
 help:
 	@echo "make demo       restore the sample photo, and say what was gained"
@@ -18,6 +19,7 @@ help:
 	@echo "make lint       ruff and mypy; make typecheck: mypy alone"
 	@echo "make quality    what the embedded weights gain on real photos, against their gates"
 	@echo "make bench      times and memory"
+	@echo "make ablation   train and measure what papers leave out, into docs/ablations.md; CELL=tsd-sr/full for one"
 	@echo "make gpu-check  speed, memory and rounding on a GPU, into docs/gpu.md"
 	@echo "make clean      remove the virtual environment and caches; pictures in output/ stay"
 
@@ -55,6 +57,9 @@ quality: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python tools/bench.py $(ARGS)
+
+ablation: $(INSTALLED)
+	$(BIN)/python tools/ablation.py $(CELL) $(ARGS)
 
 gpu-check: $(INSTALLED)
 	$(BIN)/python tools/gpu_check.py $(ARGS)

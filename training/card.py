@@ -32,6 +32,7 @@ FOUNDATIONS: dict[str, tuple[str, ...]] = {
     "instantir-previewer": ("sdxl", "dinov2-large", "instantir"),
     "instantir-aggregator": ("sdxl", "dinov2-large", "instantir"),
     "tsd-sr": ("sd3-medium",),
+    "tsd-sr-teacher": ("sd3-medium",),
     "gendr-base": (SD21, "vae-kl-f8-d16"),
     "gendr": (SD21, "vae-kl-f8-d16"),
     "instarevive": ("pixart-alpha", "sd-vae-ft-ema", "swinir"),
@@ -73,8 +74,11 @@ def model_card(recipe: Recipe, run: Run) -> str:
 
 def data_in_words(recipe: Recipe) -> str:
     """Where the crops came from; paths stay on the machine."""
-    spoilt = f"degraded by the preset `{recipe.data.degradation}`" if recipe.data.degradation else "clean"
-    return f"source `{recipe.data.source}`, crops of {recipe.data.crop} x {recipe.data.crop} pixels, {spoilt}"
+    data = recipe.data
+    presets = [data.degradation] if isinstance(data.degradation, str) else [*(data.degradation or {})]
+    spoilt = f"degraded by {', '.join(f'`{preset}`' for preset in presets)}" if presets else "as stored"
+    sources = dict.fromkeys(source.source for source in data.mix or [data])
+    return f"source {', '.join(f'`{source}`' for source in sources)}, crops of {data.crop} x {data.crop} pixels, {spoilt}"
 
 
 def without_folders(value: Any) -> Any:

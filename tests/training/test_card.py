@@ -29,7 +29,7 @@ def test_it_says_how_when_where_and_with_what_code_a_file_was_made() -> None:
     assert "120 steps of 96 crops, 10 minutes" in card
     assert re.search(r"^- Machine: 2 processes on .+, \d+ threads each\.$", card, re.MULTILINE)
     assert f"- Code: kintsugi-restoration {__version__}" in card
-    assert "degraded by the preset `mild`" in card and "crops of 96 x 96 pixels" in card
+    assert "source `procedural`" in card and "degraded by `mild`" in card and "crops of 96 x 96 pixels" in card
     assert "| restored | 27.25 |" in card and "PSNR on 8 held-out crops" in card
     assert "accumulate: 3\n" in card
 
