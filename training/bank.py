@@ -77,7 +77,7 @@ def _fingerprint(data: DataSettings, vae: Autoencoder) -> str:
     digest = hashlib.sha256(data.model_dump_json(exclude={"bank", "workers"}, exclude_defaults=True).encode())
     for name, tensor in sorted(vae.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
