@@ -36,6 +36,7 @@ from kintsugi.training.tsd_sr_losses import (
     vsd_direction,
 )
 from kintsugi.training.tsd_sr_networks import AUXILIARY_TARGETS, Guidance, sd3_velocity
+from originals.tsd_sr_loop import write_training_folder
 from torch import Tensor, nn
 
 GOLDEN = Path(parity.__file__).parent / "golden" / "tsd-sr"
@@ -61,6 +62,14 @@ def test_every_golden_loss_point_and_gradient_holds() -> None:
         *(f"e_train_{name}{part}.json" for name in ("dasm", "dasm_teacher_lora", "plain_mixed_t") for part in ("", "_grads")),
         "e_train_dasm_grads_released.json",
     } and len(checks) == 647  # fmt: skip
+
+
+def test_a_folder_with_other_numbers_made_by_other_code_holds(tmp_path: Path) -> None:
+    write_training_folder(tmp_path / "other")
+    checks = parity.run_parity("tsd-sr", tmp_path / "other", "training")
+    assert [parity.line(check) for check in checks if not check.passed] == []
+    parts = ("", "_grads", "_grads_released")
+    assert {check.file for check in checks} == {f"{name}{part}.json" for name in ("several", "one") for part in parts}
 
 
 def toward(target: float) -> Any:
