@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..core.degradation.pipeline import degrade
+from ..core.degradation.presets import find_preset
 from ..core.errors import KintsugiError, RecipeError
 from .crops import Crop, cut_crop
 from .recipe import DataSettings, Recipe
@@ -52,6 +53,7 @@ class Batches(Dataset[Batch]):
     """Item n is the whole n-th batch of `count` crops, drawn from the seed and n."""
 
     def __init__(self, data: DataSettings, source: Mixture, seed: int, count: int) -> None:
+        require_presets(data)
         self._data, self._source, self._seed, self._count = data, source, seed, count
 
     def __getitem__(self, index: int) -> Batch:
@@ -70,8 +72,8 @@ class Batches(Dataset[Batch]):
 
 def _spoilt(crops: Sequence[Crop], data: DataSettings, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
     """Both sides of the crops [B, 3, S, S]: what is stored, else degraded; the high side sharpened where the preset sharpens."""
-    presets = {data.degradation: 1.0} if isinstance(data.degradation, str) else data.degradation
-    if presets is None:
+    presets = _presets(data)
+    if not presets:
         low = [as_planes(crop.low_quality) for crop in crops if crop.low_quality is not None]
         if low and len(low) < len(crops):
             raise RecipeError("some pictures have no stored pair.", where="data.degradation", way_out="Name a preset for them.")
@@ -79,6 +81,17 @@ def _spoilt(crops: Sequence[Crop], data: DataSettings, random: np.random.Generat
     seed = int(random.integers(2**62))
     pairs = [_pair(crop, presets, data, seed + place, random) for place, crop in enumerate(crops)]
     return torch.cat([high for high, _ in pairs]), torch.cat([low for _, low in pairs])
+
+
+def _presets(data: DataSettings) -> dict[str, float]:
+    """Weights by name."""
+    return {data.degradation: 1.0} if isinstance(data.degradation, str) else data.degradation or {}
+
+
+def require_presets(data: DataSettings) -> None:
+    """Raises BadValueError for a degradation that is none of the presets."""
+    for name in _presets(data):
+        find_preset(name)
 
 
 def _pair(crop: Crop, presets: dict[str, float], data: DataSettings, seed: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..core.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -139,6 +144,12 @@ class Recipe(Strict):
     data: DataSettings
     settings: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _require_order(self) -> Recipe:
+        if any(later.until <= phase.until for phase, later in pairwise(self.phases)):
+            raise ValueError("phases end one after the other; an `until` is not later than the one before")
+        return self
+
     def loss_weights(self, step: int) -> dict[str, float]:
         """Weights in force at this step; the last phase holds until the end."""
         begin = 0
@@ -173,7 +184,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> R
     if not isinstance(content, dict):
         raise RecipeError("a recipe is a table of keys and values.", where=str(path))
     for key, value in (overrides or {}).items():
-        _set(content, key.split("."), yaml.safe_load(value))
+        _overridden(content, key, value)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -182,10 +193,29 @@ def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> R
 
 def faults_of(error: ValidationError) -> str:
     """Every fault with its place, in one line."""
-    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {_words(fault)}".removeprefix(": ") for fault in error.errors())
 
 
-def _set(content: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        content = content.setdefault(key, {})
-    content[keys[-1]] = value
+def _words(fault: ErrorDetails) -> str:
+    if fault["type"] != "extra_forbidden":
+        return fault["msg"].removeprefix("Value error, ")
+    close = get_close_matches(str(fault["loc"][-1]), _keys_of(Strict), n=1)
+    return f"there is no such key; did you mean {close[0]}?" if close else "there is no such key"
+
+
+def _keys_of(model: type[BaseModel]) -> set[str]:
+    """Keys of the tables that are known by now."""
+    return set(model.model_fields).union(*(_keys_of(derived) for derived in model.__subclasses__()))
+
+
+def _overridden(content: dict[str, Any], key: str, text: str) -> None:
+    """Set an entry `data.crop` to a YAML value."""
+    *tables, last = key.split(".")
+    for name in tables:
+        content = content.setdefault(name, {})
+        if not isinstance(content, dict):
+            raise RecipeError(f"{name} is no table.", where=key, way_out="Set it as a whole.")
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{text!r} is not valid YAML.", where=key) from error

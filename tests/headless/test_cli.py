@@ -236,13 +236,37 @@ def test_a_stopped_batch_leaves_nothing_half_and_resumes(tmp_path: Path, capsys:
     assert not list(tmp_path.glob("out/.kintsugi-*"))
 
 
-def test_a_dry_run_prints_the_whole_recipe_and_trains_nothing(tmp_path: Path, capsys: Captured) -> None:
+def test_a_dry_run_tells_what_would_be_trained_and_trains_nothing(tmp_path: Path, capsys: Captured) -> None:
     code, out, _ = kintsugi("train", "mini-vae", "-o", tmp_path / "run", "--set", "steps=7", "--dry-run", capsys=capsys)
     assert code == 0
-    assert "steps: 7" in out.splitlines()
+    assert "Batch: 8 (8 x 1 accumulated x 1 processes). Steps: 7. Pictures: 56." in out.splitlines()
     assert not (tmp_path / "run").exists()
-    assert kintsugi("train", "mini-vae", "-o", tmp_path / "run", "--set", "stops=7", "--dry-run", capsys=capsys)[0] == 2
-    assert kintsugi("train", "mini-vae", "-o", tmp_path / "run", "--set", "steps", "--dry-run", capsys=capsys)[0] == 2
+
+
+def test_a_dry_run_tells_programs_the_same(capsys: Captured) -> None:
+    found = json.loads(kintsugi("train", "mini-vae", "--dry-run", "--json", capsys=capsys)[1])
+    trained = found["trainable"]["vae"]
+    assert trained == sum(network["trainable"] for network in found["networks"])
+    assert found["memory"][0]["total"] == 20 * trained, "weights, gradients, two states of AdamW, averaged weights"
+    assert found["recipe"]["stage"] == "mini-vae"
+    assert "activations" in found["not_counted"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["stops=7", "steps", "stage.name=x", "steps=[", "data.degradation=mils", "phases=[{until: 9, weights: {pixles: 1}}]", "stage=none"],
+)
+def test_a_recipe_that_cannot_be_trained_exits_2(change: str, capsys: Captured) -> None:
+    code, _, err = kintsugi("train", "mini-vae", "--set", change, "--dry-run", capsys=capsys)
+    assert code == 2
+    assert err.startswith("kintsugi: ")
+    assert "Traceback" not in err
+
+
+def test_training_asks_for_a_folder(capsys: Captured) -> None:
+    code, _, err = kintsugi("train", "mini-vae", capsys=capsys)
+    assert code == 2
+    assert "-o RUN_DIR" in err
 
 
 def test_a_name_that_the_terminal_cannot_show_is_no_error(tmp_path: Path) -> None:

@@ -68,9 +68,15 @@ def test_the_nth_batch_is_the_same_under_any_number_of_workers(workers: int, noi
 
 
 def test_a_mistake_in_a_worker_arrives_without_its_traceback(noise: Path) -> None:
-    made = batches(settings(noise, degradation="mils"))
-    with pytest.raises(BadValueError, match=r"^There is no degradation preset 'mils'\."):
-        next(batch_loader(made, [0], 1))
+    for path in noise.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(RecipeError, match=r"^data: 1 of 1 training pictures"):
+        next(batch_loader(batches(settings(noise)), [0], 1))
+
+
+def test_an_unknown_preset_is_named_before_anything_is_drawn(noise: Path) -> None:
+    with pytest.raises(BadValueError, match="mils"):
+        batches(settings(noise, degradation={"mild": 0.5, "mils": 0.5}))
 
 
 def test_several_presets_are_drawn_by_weight(noise: Path) -> None:

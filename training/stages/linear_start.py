@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CONSTANT = 4.0
 QUIET_LOG_VARIANCE = -8.0
 SIDE = 4
-LUMA_CHROMA = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
+LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 
 
 def start_linear(vae: AutoencoderKL) -> None:
@@ -41,13 +41,13 @@ def block_transform() -> Tensor:
     positions = torch.arange(SIDE) + 0.5
     waves = torch.stack([torch.cos(math.pi * k * positions / SIDE) for k in range(SIDE)])
     order = sorted(((u, v) for u in range(SIDE) for v in range(SIDE)), key=lambda uv: (uv[0] + uv[1], uv))
-    rows = []
+    colours, rows = torch.tensor(LUMA_CHROMA), []
     for plane, count in ((0, 10), (1, 3), (2, 3)):
         for u, v in order[:count]:
             wave = torch.outer(waves[u], waves[v])
             # Amplitudes of photos fall about as one over frequency; chroma has a quarter of luma's deviation.
             gain = (4.0 if plane == 0 else 16.0) if u + v == 0 else (48.0 if plane == 0 else 200.0) * (u + v)
-            rows.append(gain * LUMA_CHROMA[plane][:, None, None] * wave / SIDE**2)
+            rows.append(gain * colours[plane][:, None, None] * wave / SIDE**2)
     return torch.stack(rows)
 
 
@@ -85,7 +85,7 @@ def _start_encoder(encoder: Any, latent_channels: int, groups: int) -> None:
 def _start_decoder(decoder: Any, groups: int) -> None:
     _keep_channels(decoder.conv_in, torch.eye(3))
     decoder.conv_in.weight[:3] = 0
-    color = torch.linalg.inv(LUMA_CHROMA)
+    color = torch.linalg.inv(torch.tensor(LUMA_CHROMA))
     # Where block_transform puts the three block means, and what it scaled them by.
     for source, plane, gain in ((0, 0, 4.0), (10, 1, 16.0), (13, 2, 16.0)):
         decoder.conv_in.weight[:3, source, 1, 1] = 2 * color[:, plane] / gain

@@ -20,7 +20,7 @@ from ..recipe import Strict
 from .base import Turns
 
 COLORS = len(RGB_MEAN)
-POINT, TENT = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.25, 0.5, 0.25])
+POINT, TENT = (0.0, 1.0, 0.0), (0.25, 0.5, 0.25)
 
 
 class SwinirRestorerSettings(Strict):
@@ -115,9 +115,9 @@ def start_smooth(network: SwinIR) -> None:
     _pass(convs["conv_last"], pairs.T / (1 + slope), POINT)
 
 
-def _pass(conv: Any, matrix: Tensor, profile: Tensor) -> None:
+def _pass(conv: Any, matrix: Tensor, profile: tuple[float, ...]) -> None:
     """The first rows of a 3x3 convolution: `matrix` across its first channels, profile x profile over the pixels."""
-    outputs, inputs = matrix.shape
+    line, (outputs, inputs) = torch.tensor(profile), matrix.shape
     conv.weight[:outputs] = 0
     conv.bias[:outputs] = 0
-    conv.weight[:outputs, :inputs] = matrix[:, :, None, None] * torch.outer(profile, profile)
+    conv.weight[:outputs, :inputs] = matrix[:, :, None, None] * torch.outer(line, line)
