@@ -131,7 +131,6 @@ STUDIES: dict[str, Study] = {
             Claim("without-dynamic", "without-score", "FID 22.43 against 26.45 (CelebA), MANIQA 0.4463 against 0.4259 (RealSR)"),
         ),
         note="Measured without the SwinIR that goes before it in its workflow, so that the student alone is seen. All learn latents by "
-        "regression first, and the score weighs five times what it does in the mini recipe; `without-dynamic` draws noise from the whole "
-        "range and weighs regression and score alike.",
+        "regression first; `without-dynamic` draws noise from the whole range and weighs regression and score alike.",
     ),
 }

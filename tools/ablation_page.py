@@ -25,8 +25,8 @@ the two pictures (lower is better). Cells show the mean over the seeds, the stan
 largest value. A result of every run, with its recipe and a summary of its losses, lies in [ablations/](ablations).
 
 The papers judge by measures that a network learnt from photographs (LPIPS, FID, MUSIQ, MANIQA, CLIPIQA, ...), by models a thousand times
-as large, on photographs. SWD is the nearest measure that needs no weights. So agreement below says that the code does what the paper
-describes and that its effect is there at this size; disagreement says nothing against the paper.
+as large, on photographs. SWD is the nearest measure that needs no weights. So agreement below says that an effect is there at this size
+and in this measure, and no more; disagreement says nothing against the paper.
 
 "as the paper" means: every seed's SWD has the paper's direction; "the other way": every seed's has the opposite one; "undecided": the
 seeds disagree, so that the difference is not larger than their spread. The number is the mean difference of SWD, positive where the
