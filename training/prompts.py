@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core.errors import BadValueError
 from ..core.models.prompt import PromptEmbedding, PromptEncoder
 from ..core.weights.files import read_weights, write_weights
+from ..core.weights.text_networks import encoders_kept
 
 # A training set has more captions than fit the memory, and an embedding of Flux has 8 MB.
 REMEMBERED = 256
@@ -35,38 +36,32 @@ class PromptCache:
         Raises BadValueError for a text that is not kept when there is no encoder, and for embeddings of unequal lengths, which an
         encoder that pads its texts does not make.
         """
+        self.fill(texts)
         return _stacked([self._embedding(text) for text in texts], self._name)
 
     def fill(self, texts: Iterable[str]) -> None:
-        """Encode those of the texts that are not kept yet. Raises BadValueError when there is no encoder for them."""
-        for text in dict.fromkeys(texts):
-            if not self._is_kept(text):
-                self._keep(text, self._encoded(text))
+        """Encode those of the texts that are not kept yet, reading the networks once. Raises BadValueError when there is no encoder."""
+        with encoders_kept():
+            for text in dict.fromkeys(texts):
+                if not self._is_kept(text):
+                    self._keep(text, self._encoded(text))
 
     def release(self) -> None:
         """Let go of the encoder and its memory; from now on only kept texts are known."""
         self._encoder = None
 
     def _embedding(self, text: str) -> PromptEmbedding:
-        if text in self._known:
-            return self._known[text]
-        path = self._path(text)
-        if path is not None and path.exists():
-            found = PromptEmbedding(**read_weights(path)[0])
-            self._remember(text, found)
-            return found
-        found = self._encoded(text)
-        self._keep(text, found)
-        return found
+        """Of a kept text."""
+        if self._folder is not None and text not in self._known:
+            self._remember(text, PromptEmbedding(**read_weights(self._folder / self._file_name(text))[0]))
+        return self._known[text]
 
     def _is_kept(self, text: str) -> bool:
-        path = self._path(text)
-        return text in self._known if path is None else path.exists()
+        return text in self._known or (self._folder is not None and (self._folder / self._file_name(text)).exists())
 
     def _keep(self, text: str, embedding: PromptEmbedding) -> None:
-        path = self._path(text)
-        if path is not None:
-            write_weights(path, _tensors(embedding), {"encoder": self._name, "text": text}, dtype=None)
+        if self._folder is not None:
+            write_weights(self._folder / self._file_name(text), _tensors(embedding), {"encoder": self._name, "text": text}, dtype=None)
         self._remember(text, embedding)
 
     def _remember(self, text: str, embedding: PromptEmbedding) -> None:
@@ -83,10 +78,8 @@ class PromptCache:
             )
         return self._encoder(text)
 
-    def _path(self, text: str) -> Path | None:
-        if self._folder is None:
-            return None
-        return self._folder / f"{hashlib.sha256(json.dumps([self._name, text]).encode()).hexdigest()}.safetensors"
+    def _file_name(self, text: str) -> str:
+        return f"{hashlib.sha256(json.dumps([self._name, text]).encode()).hexdigest()}.safetensors"
 
 
 def _tensors(embedding: PromptEmbedding) -> dict[str, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,30 @@ from .diffusers_folders import read_json, weights_files
 from .files import NetworkFile, build_network
 from .nf4 import require_bitsandbytes
 
+# What was read in encoders_kept(), by what and from where; None outside.
+_kept: ContextVar[dict[tuple[Any, Path], Any] | None] = ContextVar("kintsugi_kept_encoders", default=None)
+
 # Of families with two text encoders, each in the place of its encoder.
 TOKENIZERS = ("tokenizer", "tokenizer_2")
+
+
+@contextmanager
+def encoders_kept() -> Iterator[None]:
+    """Inside the block the tokenizers and encoders of folders that a prompt was encoded with stay in memory for the next one."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def _read_once(read: Callable[[], Any], network: Any, folder: Path) -> Any:
+    kept = _kept.get()
+    if kept is None:
+        return read()
+    if (network, folder) not in kept:
+        kept[network, folder] = read()
+    return kept[network, folder]
 
 
 def token_ids(folder: Path, text: str, tokens: int | None = None) -> tuple[Tensor, Tensor]:
@@ -41,6 +65,10 @@ def _require_sentencepiece(folder: Path) -> None:
 
 def read_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder in transformers' layout. Raises WeightsError."""
+    return _read_once(lambda: _tokenizer(folder), "tokenizer", folder)
+
+
+def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     _require_sentencepiece(folder)
@@ -58,6 +86,10 @@ def read_tokenizer(folder: Path) -> Any:
 def read_encoder(network: Any, folder: Path) -> Any:
     """A network of that transformers class on the host's device, in its dtype. Raises WeightsError where tensors are missing or
     misshapen, MissingPackageError where they are quantised and the package is missing."""
+    return _read_once(lambda: _encoder(network, folder), network, folder)
+
+
+def _encoder(network: Any, folder: Path) -> Any:
     files = weights_files(folder)
     require_bitsandbytes(read_json(folder / "config.json"), str(folder))
     try:

@@ -12,6 +12,7 @@ from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights.bases import find_base
 from kintsugi.core.weights.text_encoders import REMEMBERED, LazyPromptEncoder, encode_pixart, has_text_encoders, prompt_encoder
+from kintsugi.core.weights.text_networks import encoders_kept
 from published_layouts import SD3_CONFIG, random_network, vae_config, write_folder
 from tiny_text_encoders import write_sd3_encoders, write_sd21_encoder, write_t5
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
@@ -75,6 +76,19 @@ def test_networks_are_read_for_a_new_prompt_alone_and_kept_no_longer(tmp_path: P
     assert encoder(TEXT) is first
     with pytest.raises(WeightsError, match=r"text_encoder: has no weights"):
         encoder("another prompt")
+
+
+def test_networks_are_read_once_for_many_prompts_where_they_are_kept(tmp_path: Path) -> None:
+    write_sd21_encoder(tmp_path)
+    encoder = prompt_encoder(tmp_path, "sd21-vae16")
+    with encoders_kept():
+        encoder(TEXT)
+        (tmp_path / "text_encoder" / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+        found = encoder("another prompt")
+    with pytest.raises(WeightsError, match=r"text_encoder: has no weights"):
+        encoder("a third prompt")
+    (tmp_path / "elsewhere.safetensors").rename(tmp_path / "text_encoder" / "model.safetensors")
+    assert torch.equal(prompt_encoder(tmp_path, "sd21-vae16")("another prompt").tokens, found.tokens)
 
 
 def test_the_last_prompts_are_remembered_and_no_more() -> None:
