@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .shares import fill
+
 
 class Average:
     """An exponential moving average of the parameters of some networks; buffers are taken as they are.
@@ -51,5 +53,5 @@ class Average:
     def load(self, tensors: dict[str, Tensor], count: int) -> None:
         """Go on from a checkpoint's average."""
         for name, tensor in tensors.items():
-            self.tensors[name].copy_(tensor)
+            fill(self.tensors[name], tensor)
         self.count = count

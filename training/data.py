@@ -19,6 +19,7 @@ from .recipe import DataSettings, Recipe
 from .sources import picture_source
 from .sources.base import Picture
 from .sources.mixture import Mixture
+from .stopping import ignore_stop
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,10 @@ class _Told(Dataset[Batch | KintsugiError]):
 
 def batch_loader(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:
     """The batches of these numbers in order, made ahead in `workers` processes."""
-    loader = DataLoader(_Told(batches), batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=4 if workers else None)
+    prefetch = 4 if workers else None
+    loader = DataLoader(
+        _Told(batches), batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=prefetch, worker_init_fn=ignore_stop
+    )
     for batch in loader:
         if isinstance(batch, KintsugiError):
             raise batch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..core.errors import RecipeError
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 RECIPES = Path(__file__).parent / "recipes"
+
+# What YAML makes of a plain `no`.
+READ_NO = BeforeValidator(lambda value: "no" if value is False else value)
 
 
 class Strict(BaseModel):
@@ -124,7 +127,7 @@ class Recipe(Strict):
 
     processes: how many the figures were chosen for; a run takes as many as it is launched with. ema: decay of the averaged weights
     that are shown and exported, 0 for the last ones. frozen_precision: of networks that are not trained. checkpointing: compute
-    activations anew in the backward pass, for their memory.
+    activations anew in the backward pass, for their memory. sharding: what several processes share of trained networks, see learners.
     """
 
     stage: str
@@ -133,9 +136,10 @@ class Recipe(Strict):
     accumulate: int = Field(1, ge=1)
     processes: int = Field(1, ge=1)
     seed: int = 0
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
-    frozen_precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Annotated[Literal["no", "bf16"], READ_NO] = "bf16"
+    frozen_precision: Annotated[Literal["no", "bf16", "fp16"], READ_NO] = "no"
     checkpointing: bool = False
+    sharding: Literal["none", "fsdp", "zero2"] = "none"
     optimizers: dict[str, OptimizerSettings] = Field(min_length=1)
     ema: float = Field(0.999, ge=0, lt=1)
     checkpoint_every: int = Field(ge=1)

@@ -1,38 +1,46 @@
 """The engine: turns, precision, averaging, checkpoints, log and validation pictures. It knows no method.
 
 Everything random in micro-batch n follows from the recipe's seed and n, so a run that was killed and resumed has the same losses,
-and two processes see together what one sees that accumulates twice as much.
+and two processes see together what one sees that accumulates twice as much. All processes do the same work; one of them writes.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
+from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ..core.errors import KintsugiError
+from ..core.errors import Interrupted, KintsugiError
+from .adapters import checkpoint_gradients
 from .average import Average
 from .bank import Bank, BankBatches
 from .card import Run, model_card
-from .checkpoints import load_checkpoint, save_checkpoint
+from .checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from .data import Batch, Batches, batch_loader, validation_batch
+from .learners import LEARNERS
 from .log import StepLog
 from .recipe import Recipe
 from .sources import picture_source
 from .stages.base import Stage
+from .stopping import StopRequest
 from .validation import save_grid
 
 log = logging.getLogger("kintsugi")
 
 VALIDATION_PICTURES = 8
+# What one process does alone, such as drawing a bank of pictures, the others wait for.
+PATIENCE = timedelta(hours=6)
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,14 +49,15 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, stage: Stage, folder: Path, cpu: bool = False) -> None:
         self.recipe, self.stage, self.folder = recipe, stage, folder
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
+        self.accelerator = _accelerator(recipe, cpu)
         self._place()
-        self.models: dict[str, nn.Module] = {}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        for turn, network in stage.networks.items():
-            self.models[turn], self.optimizers[turn] = self.accelerator.prepare(network, self._optimizer(turn))
+        learner = LEARNERS[recipe.sharding]
+        self.learners = {
+            turn: learner(self.accelerator, network, recipe.optimizers[turn], recipe) for turn, network in stage.networks.items()
+        }
         self.average = Average(stage.networks, recipe.ema)
         self.step, self.seconds = 0, 0.0
+        self._stop, self._stopping = StopRequest(), False
 
     def _place(self) -> None:
         device, frozen = self.accelerator.device, dict(self.stage.frozen)
@@ -59,30 +68,33 @@ class Trainer:
         for network in self.stage.networks.values():
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             network.train()
-
-    def _optimizer(self, turn: str) -> torch.optim.Optimizer:
-        chosen = self.recipe.optimizers[turn]
-        trained = [parameter for parameter in self.stage.networks[turn].parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(trained, lr=chosen.learning_rate, betas=chosen.betas, eps=chosen.epsilon, weight_decay=chosen.weight_decay)
+        if self.recipe.checkpointing:
+            for module in (*frozen.values(), *self.stage.networks.values()):
+                checkpoint_gradients(module)
 
     def run(self, resume: bool = False) -> list[Path]:
-        """Train to the last step and export; returns the exported files. resume: go on from the newest checkpoint."""
+        """Train to the last step and export; returns the exported files, in the process that wrote them.
+
+        resume: go on from the newest checkpoint. Raises Interrupted after Ctrl-C or SIGTERM, when the step is done and a checkpoint is
+        written.
+        """
         if resume:
             self._resume()
-        steps_log = StepLog(self.folder / "log.csv", keep_below=self.step)
+        writes = self.accelerator.is_main_process
+        steps_log = StepLog(self.folder / "log.csv", keep_below=self.step) if writes else None
         batches = self._numbered_batches()
-        bar = tqdm(total=self.recipe.steps, initial=self.step, unit="step", disable=not self.accelerator.is_local_main_process)
         started = time.monotonic() - self.seconds
-        while self.step < self.recipe.steps:
-            losses = self._update(batches)
-            rate = self.recipe.optimizers[next(iter(self.models))].rate(self.step, self.recipe.steps)
-            self.step += 1
-            self.seconds = time.monotonic() - started
-            steps_log.write({"step": self.step, **losses, "lr": rate, "seconds": round(self.seconds, 1)})
-            bar.update()
-            bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
-            self._keep()
-        bar.close()
+        with self._stop, tqdm(total=self.recipe.steps, initial=self.step, unit="step", disable=not writes) as bar:
+            while self.step < self.recipe.steps:
+                losses = self._update(batches)
+                rate = self.recipe.optimizers[next(iter(self.learners))].rate(self.step, self.recipe.steps)
+                self.step += 1
+                self.seconds = time.monotonic() - started
+                if steps_log:
+                    steps_log.write({"step": self.step, **losses, "lr": rate, "seconds": round(self.seconds, 1)})
+                bar.update()
+                bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+                self._keep()
         return self._export()
 
     def _numbered_batches(self) -> Iterator[tuple[int, Batch]]:
@@ -91,30 +103,33 @@ class Trainer:
         begin, end = (step * recipe.accumulate for step in (self.step, recipe.steps))
         numbers = [own * processes + self.accelerator.process_index for own in range(begin, end)]
         batches: Dataset[Batch]
-        if recipe.data.bank and self.stage.vae is not None:
-            batches = BankBatches(Bank(recipe.data, recipe.data.bank, self.stage.vae), recipe.seed, recipe.batch)
-        else:
-            batches = Batches(recipe.data, picture_source(recipe.data), recipe.seed, recipe.batch)
+        with self.accelerator.local_main_process_first():
+            if recipe.data.bank and self.stage.vae is not None:
+                batches = BankBatches(Bank(recipe.data, recipe.data.bank, self.stage.vae), recipe.seed, recipe.batch)
+            else:
+                batches = Batches(recipe.data, picture_source(recipe.data), recipe.seed, recipe.batch)
         return zip(numbers, batch_loader(batches, numbers, recipe.data.workers), strict=True)
 
     def _update(self, batches: Iterator[tuple[int, Batch]]) -> dict[str, float]:
-        """One update of every turn's network over `accumulate` batches; the losses' means."""
+        """One update of every turn's network over `accumulate` batches; the losses' means over these and over processes."""
         weights = self.recipe.loss_weights(self.step)
-        turns = {turn: wanted for turn in self.models if (wanted := self._wanted(turn, weights))}
-        for turn in turns:
-            for group in self.optimizers[turn].param_groups:
-                group["lr"] = self.recipe.optimizers[turn].rate(self.step, self.recipe.steps)
+        turns = {turn: wanted for turn in self.learners if (wanted := self._wanted(turn, weights))}
         totals: dict[str, float] = {}
+        pictures: list[tuple[str, bool]] = []
         for _ in range(self.recipe.accumulate):
             number, batch = next(batches)
-            batch = batch.to(self.accelerator.device)
-            with self.accelerator.accumulate(*self.models.values()):
-                for name, value in self._turns(turns, weights, number, batch).items():
-                    totals[name] = totals.get(name, 0.0) + value / self.recipe.accumulate
-                for turn in turns:
-                    self._descend(turn)
+            with self.accelerator.accumulate(*(learner.exchanged for learner in self.learners.values())):
+                told = self._turns(turns, weights, number, batch.to(self.accelerator.device))
+            finite = all(map(math.isfinite, told.values()))
+            pictures += ((name, finite) for name in batch.names)
+            for name, value in told.items():
+                totals[name] = totals.get(name, 0.0) + value / self.recipe.accumulate
+        means = self._agree(totals)
+        self._require_finite(means, pictures)
+        norms = {turn: self.learners[turn].descend(self.recipe.optimizers[turn].rate(self.step, self.recipe.steps)) for turn in turns}
+        self._require_finite({f"gradient of {turn}": norm for turn, norm in norms.items()}, pictures)
         self.average.update()
-        return totals
+        return means
 
     def _wanted(self, turn: str, weights: dict[str, float]) -> frozenset[str]:
         """Losses to compute in this step; none for a turn that is not taken."""
@@ -126,52 +141,75 @@ class Trainer:
         memory: dict[str, Tensor] = {}
         told: dict[str, float] = {}
         for place, (turn, wanted) in enumerate(turns.items()):
-            torch.manual_seed((self.recipe.seed * 1_000_003 + number) * len(self.models) + place)
-            for other, optimizer in self.optimizers.items():
-                _require_gradients(optimizer, other == turn)
+            torch.manual_seed((self.recipe.seed * 1_000_003 + number) * len(self.learners) + place)
+            for other, learner in self.learners.items():
+                learner.require_gradients(other == turn)
             with self.accelerator.autocast():
-                parts = self.stage.losses(turn, self.models[turn], batch, wanted, memory)
+                parts = self.stage.losses(turn, self.learners[turn].model, batch, wanted, memory)
             loss = sum((weights[name] * parts[name] for name in sorted(wanted)), torch.zeros((), device=self.accelerator.device))
-            self._refuse_nan(loss, turn, batch)
-            self.accelerator.backward(loss)
+            self.learners[turn].backward(loss)
             told.update({name: float(value.detach()) for name, value in parts.items()})
-            told["loss" if len(self.models) == 1 else f"{turn} loss"] = float(loss.detach())
+            told["loss" if len(self.learners) == 1 else f"{turn} loss"] = float(loss.detach())
         return told
 
-    def _descend(self, turn: str) -> None:
-        if self.accelerator.sync_gradients:
-            self.accelerator.clip_grad_norm_(self.models[turn].parameters(), self.recipe.optimizers[turn].clip)
-        self.optimizers[turn].step()
-        self.optimizers[turn].zero_grad()
+    def _agree(self, losses: dict[str, float]) -> dict[str, float]:
+        """Means over processes; and when one of them was asked to stop, all do."""
+        self._stopping = self._stop.asked
+        if self.accelerator.num_processes == 1:
+            return losses
+        own = torch.tensor([*losses.values(), float(self._stop.asked)], dtype=torch.float64, device=self.accelerator.device)
+        *means, asked = self.accelerator.reduce(own, "mean").tolist()
+        self._stopping = asked > 0
+        return dict(zip(losses, means, strict=True))
 
-    def _refuse_nan(self, loss: Tensor, turn: str, batch: Batch) -> None:
-        if not torch.isfinite(loss):
-            raise KintsugiError(
-                f"the loss of {turn} is {float(loss.detach())} at step {self.step}, for {'; '.join(batch.names)}.",
-                where=str(self.folder),
-                way_out="The last checkpoint is kept; resume with a lower learning_rate or precision=no.",
-            )
+    def _require_finite(self, values: dict[str, float], pictures: list[tuple[str, bool]]) -> None:
+        """values: the same in all processes. pictures: those of this one, and whether their losses were finite."""
+        wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if not wrong:
+            return
+        everywhere: list[tuple[str, bool]] = gather_object(pictures)
+        suspects = [name for name, finite in everywhere if not finite] or [name for name, _ in everywhere]
+        newest = newest_checkpoint(self.folder / "checkpoints")
+        kept = f"The last checkpoint, {newest.name}, is kept: resume it without them, or" if newest else "There is no checkpoint yet:"
+        raise KintsugiError(
+            f"{'; '.join(wrong)} in step {self.step + 1}, of the pictures {'; '.join(suspects)}.",
+            where=str(self.folder),
+            way_out=f"{kept} start in another folder with a lower learning_rate or precision=no.",
+        )
 
     def _keep(self) -> None:
-        """Checkpoint and validation pictures when their step has come."""
+        """Checkpoint and validation pictures when their step has come. Raises Interrupted when the run is to stop before its end."""
         last = self.step == self.recipe.steps
-        if self.step % self.recipe.validate_every == 0 and not last:
+        stopping = self._stopping and not last
+        if self.step % self.recipe.validate_every == 0 and not last and not stopping:
             self.validate()
-        if self.step % self.recipe.checkpoint_every == 0 or last:
-            facts = {"seconds": self.seconds, "recipe": self.recipe.model_dump(mode="json")}
-            save_checkpoint(self.folder / "checkpoints", self.step, self.stage.networks, self.optimizers, self.average, facts)
+        if self.step % self.recipe.checkpoint_every == 0 or last or stopping:
+            facts = {
+                "seconds": self.seconds, "processes": self.accelerator.num_processes, "recipe": self.recipe.model_dump(mode="json"),
+            }  # fmt: skip
+            writes = self.accelerator.is_main_process
+            save_checkpoint(self.folder / "checkpoints", self.step, self.learners, self.average, facts, writes)
+            self.accelerator.wait_for_everyone()
+        if stopping:
+            if self.accelerator.is_main_process:
+                log.warning("Stopped after step %d, with a checkpoint. The same command with --resume goes on from there.", self.step)
+            raise Interrupted
 
     def _resume(self) -> None:
-        facts = load_checkpoint(self.folder / "checkpoints", self.stage.networks, self.optimizers, self.average)
+        processes = self.accelerator.num_processes
+        facts = load_checkpoint(self.folder / "checkpoints", self.learners, self.average, self.recipe, processes)
         self.step, self.seconds = facts["step"], facts["seconds"]
         log.info("Going on from step %d.", self.step)
 
     def validate(self) -> dict[str, float]:
-        """Grid PNG of held-out crops through the averaged weights, and PSNR of each column in dB."""
-        batch = validation_batch(self.recipe, VALIDATION_PICTURES).to(self.accelerator.device)
+        """Grid PNG of held-out crops through the averaged weights, and PSNR of each column in dB where it was written."""
+        with self.accelerator.local_main_process_first():
+            batch = validation_batch(self.recipe, VALIDATION_PICTURES)
         with self._shown(), torch.no_grad(), self.accelerator.autocast():
             torch.manual_seed(self.recipe.seed)
-            columns = self.stage.output(batch)
+            columns = self.stage.output(batch.to(self.accelerator.device))
+        if not self.accelerator.is_main_process:
+            return {}
         return save_grid(self.folder / "validation" / f"step-{self.step:06d}.png", columns)
 
     @contextmanager
@@ -187,14 +225,22 @@ class Trainer:
     def _export(self) -> list[Path]:
         """Write what the nodes load, with a card that tells how it was made."""
         metrics = self.validate()
-        machines = self.accelerator.num_processes, self.accelerator.device
-        card = model_card(self.recipe, Run(self.step, self.seconds, metrics, VALIDATION_PICTURES, *machines))
-        with self._shown():
-            return self.stage.export(self.folder / "export", card)
+        files: list[Path] = []
+        with self._shown(), ExitStack() as assembled:
+            for learner in self.learners.values():
+                assembled.enter_context(learner.assembled())
+            if self.accelerator.is_main_process:
+                machines = self.accelerator.num_processes, self.accelerator.device
+                card = model_card(self.recipe, Run(self.step, self.seconds, metrics, VALIDATION_PICTURES, *machines))
+                files = self.stage.export(self.folder / "export", card)
+            self.accelerator.wait_for_everyone()
+        return files
 
 
-def _require_gradients(optimizer: torch.optim.Optimizer, required: bool) -> None:
-    """For the parameters that it updates; others of the same network stay frozen."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.requires_grad_(required)
+def _accelerator(recipe: Recipe, cpu: bool) -> Accelerator:
+    # A phase may leave parameters without a loss.
+    averaging = DistributedDataParallelKwargs(find_unused_parameters=True)
+    waiting = InitProcessGroupKwargs(timeout=PATIENCE)
+    return Accelerator(
+        cpu=cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate, kwargs_handlers=[averaging, waiting]
+    )
