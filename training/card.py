@@ -77,8 +77,8 @@ def data_in_words(recipe: Recipe) -> str:
     data = recipe.data
     presets = [data.degradation] if isinstance(data.degradation, str) else [*(data.degradation or {})]
     spoilt = f"degraded by {', '.join(f'`{preset}`' for preset in presets)}" if presets else "as stored"
-    sources = dict.fromkeys(source.source for source in data.mix or [data])
-    return f"source {', '.join(f'`{source}`' for source in sources)}, crops of {data.crop} x {data.crop} pixels, {spoilt}"
+    sources = [source.source for source in data.mix] or [data.source]
+    return f"source {', '.join(f'`{source}`' for source in dict.fromkeys(sources))}, crops of {data.crop} x {data.crop} pixels, {spoilt}"
 
 
 def without_folders(value: Any) -> Any:
