@@ -1,4 +1,4 @@
-"""InstantIR's nodes wired as in a graph, on the embedded stand-ins; and prompts in ComfyUI's form."""
+"""InstantIR's nodes wired as in a graph, on the embedded weights; and prompts in ComfyUI's form."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from kintsugi.core.errors import BadValueError
+from kintsugi.core.models.codec import LatentCodec
 from kintsugi.core.models.prior import Prior
 from kintsugi.core.models.prompt import PromptEmbedding
+from kintsugi.core.weights.priors import read_vae
 from kintsugi.nodes.instantir import (
     KintsugiAdaResSampler,
     KintsugiDCPEncode,
@@ -49,7 +51,7 @@ def wired(picture: Tensor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_graph_of_the_embedded_parts_gives_the_picture_back_and_its_previews(picture: Tensor) -> None:
+def test_a_graph_of_the_embedded_parts_restores_the_picture_and_shows_its_previews(picture: Tensor) -> None:
     parts = wired(picture)
     restored, previews = KintsugiAdaResSampler().restore(**{**defaults(KintsugiAdaResSampler), **parts, "steps": 3})
     coded, result = (KintsugiDecode().decode(parts["prior"], latent, 512)[0] for latent in (parts["latent"], restored))
@@ -149,7 +151,6 @@ def test_prompts_for_a_part_alone_are_refused(conditioning: list[list[Any]], mes
 
 
 def test_a_prior_without_text_encoders_reads_no_prompt() -> None:
-    (prior,) = KintsugiLoadPrior().load(**{**defaults(KintsugiLoadPrior), "family": "sd3"})
-    assert isinstance(prior, Prior)
+    prior = Prior("sdxl", LatentCodec(read_vae("embedded")))
     with pytest.raises(BadValueError, match="has no text encoders"):
         KintsugiEncodePrompt().encode(prior, "a", "b")

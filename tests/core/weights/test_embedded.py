@@ -11,7 +11,7 @@ from kintsugi.core.methods.one_step import Generator, Tiling, restore
 from kintsugi.core.quality import measure
 from kintsugi.core.runtime import LocalHost, using_host
 from kintsugi.core.weights import embedded
-from kintsugi.core.weights.generators import load_generator, weights_choices
+from kintsugi.core.weights.generators import METHODS, load_generator, weights_choices
 from torch import Tensor
 
 SAMPLE = Path(__file__).parents[3] / "docs" / "sample"
@@ -34,6 +34,16 @@ def test_auto_takes_the_embedded_weights_where_there_are_no_others(caplog: pytes
     with caplog.at_level("INFO", "kintsugi"):
         assert load_generator("gendr", "auto").name == "gendr (mini-gendr)"
     assert "the small embedded ones" in caplog.text
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_embedded_student_is_taken_by_auto_and_restores_the_same_whatever_the_tile(method: str) -> None:
+    """Above what it was trained on, its own bound decides."""
+    generator, picture = load_generator(method, "auto", "fp32"), torch.rand(1, 110, 60, 3, generator=torch.Generator().manual_seed(0))
+    assert generator.name == f"{method} ({embedded.GENERATORS[method].stem})"
+    restored = restore(generator, picture, 2.0, 0, Tiling())
+    assert restored.shape == (1, 220, 120, 3) and restored.isfinite().all() and restored.std() > 0
+    assert torch.equal(restore(generator, picture, 2.0, 0, Tiling(1024)), restored)
 
 
 def test_every_embedded_file_is_small_and_has_its_card() -> None:

@@ -200,10 +200,3 @@ def test_half_a_whole_file_is_refused(tmp_path: Path, name: str) -> None:
     write_weights(tmp_path / "half.safetensors", tensors, {"transformer": NARROW})
     with pytest.raises(WeightsError, match=f"tensor {name.removeprefix('transformer.')} is missing"):
         read_generator(tmp_path / "half.safetensors", LoadOptions())
-
-
-def test_the_untrained_stand_in_gives_the_picture_back_as_its_vae_does() -> None:
-    generator = load_generator("instarevive", "embedded", "fp32")
-    latent = torch.randn(1, 16, 10, 8)
-    assert (method_of(generator).restore_latent(latent, None) - latent).abs().max() <= 1e-4 * latent.abs().max()
-    assert restore(generator, torch.rand(1, 30, 50, 3), 2.0, 0, Tiling(64, 16)).shape == (1, 60, 100, 3)

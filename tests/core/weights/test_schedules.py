@@ -13,6 +13,7 @@ from kintsugi.core.runtime import LocalHost
 from kintsugi.core.weights.priors import load_prior
 from kintsugi.core.weights.schedules import schedule_at
 from sdxl_layouts import write_sdxl_checkpoint, write_sdxl_folder
+from test_priors import folder_of
 from torch import Tensor
 
 BETAS = (0.00085, 0.012)
@@ -61,5 +62,6 @@ def test_a_checkpoint_marked_for_another_prediction_is_refused(host: LocalHost, 
         load_prior("sdxl", "checkpoints/v.safetensors")
 
 
-def test_families_of_one_step_methods_have_none(host: LocalHost) -> None:
-    assert load_prior("sd3", "embedded").schedule is None
+def test_published_families_of_one_step_methods_have_none(host: LocalHost) -> None:
+    folder_of("sd3", host.folders.models)
+    assert load_prior("sd3").schedule is None

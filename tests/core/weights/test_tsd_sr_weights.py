@@ -11,6 +11,7 @@ import pytest
 import torch
 from kintsugi.core.errors import BadValueError, WeightsError
 from kintsugi.core.methods.one_step import Generator, Tiling, restore
+from kintsugi.core.methods.tsd_sr import OneStepConstants, TsdSr
 from kintsugi.core.models.folding import memory_of
 from kintsugi.core.models.mini import build_sd3_transformer, build_vae
 from kintsugi.core.models.prompt import PromptEmbedding
@@ -22,7 +23,7 @@ from kintsugi.core.weights.files import read_weights, write_weights
 from kintsugi.core.weights.generators import load_generator, weights_choices
 from kintsugi.core.weights.lora import adapter_shapes
 from kintsugi.core.weights.options import LoadOptions
-from kintsugi.core.weights.tsd_sr import TRANSFORMER_TARGETS, VAE_TARGETS, read_generator
+from kintsugi.core.weights.tsd_sr import POSITIONS, TRANSFORMER_TARGETS, VAE_TARGETS, read_generator
 from originals.tsd_sr import MANIFEST
 from originals.tsd_sr_files import RANK, TRANSFORMER, Release, rewritten, write_release
 from torch import Tensor, nn
@@ -139,12 +140,21 @@ def test_a_whole_file_of_ours_holds_what_was_read_bit_by_bit(release: Release, t
 
 
 def test_the_table_of_positions_may_be_left_out_where_its_class_computes_it(tmp_path: Path) -> None:
-    tensors, config = read_weights(embedded.GENERATORS["tsd-sr"])
-    config["transformer"]["pos_embed_max_size"] = 40
+    tensors, config = own_student()
     computed = read_generator(written(tmp_path / "a.safetensors", tensors, config), UNFOLDED)
     table = computed.method.state_dict()["transformer.pos_embed.pos_embed"]  # type: ignore[attr-defined]
     stored = written(tmp_path / "b.safetensors", {**tensors, "transformer.pos_embed.pos_embed": table}, config)
     require_equal(read_generator(stored, UNFOLDED), computed)
+
+
+def own_student() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of a small whole file of ours, without the table of positions."""
+    config = {**TRANSFORMER, "num_layers": 1, "pos_embed_max_size": 40}
+    torch.manual_seed(0)
+    prompt = PromptEmbedding(torch.randn(1, 2, config["joint_attention_dim"]), torch.randn(1, config["pooled_projection_dim"]))
+    method = TsdSr(build_sd3_transformer(config), prompt, OneStepConstants())
+    tensors = {name: tensor for name, tensor in method.state_dict().items() if name != f"transformer.{POSITIONS}"}
+    return tensors, {"kind": "tsd-sr", "transformer": config, "one_step": {}, "border": 8, "vae": "embedded"}
 
 
 def written(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> Path:
@@ -215,18 +225,6 @@ def test_auto_takes_the_release_and_companions_are_no_students(release: Release,
     assert load_generator("tsd-sr").name == "tsd-sr (transformer)"
 
 
-def test_auto_with_nothing_published_says_that_the_embedded_weights_are_untrained(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", "kintsugi"):
-        generator = load_generator("tsd-sr")
-    assert generator.name == "tsd-sr (untrained-tsd-sr)" and "are untrained" in caplog.text
-
-
-def test_the_untrained_stand_in_gives_the_picture_back_as_its_vae_does() -> None:
-    assert embedded.GENERATORS["tsd-sr"].stat().st_size <= 150 * 1024
-    method, latent = load_generator("tsd-sr", "embedded").method, torch.randn(1, 16, 12, 10)
-    assert torch.equal(method.restore_latent(latent, None), latent)
-
-
 def test_prompts_are_read_as_the_converter_makes_them_of_the_published_pickles(release: Release) -> None:
     expected = read_generator(release.student, UNFOLDED)
     for name, tensor in (("prompt_embeds", release.original.prompt), ("pool_embeds", release.original.pooled)):
@@ -291,7 +289,7 @@ def test_a_file_of_another_method_and_half_a_file_of_ours_are_refused(release: R
     other, _ = read_weights(embedded.GENERATORS["gendr"])
     with pytest.raises(WeightsError, match=r"tensor transformer\.pos_embed\.proj\.lora_A\.weight is missing"):
         read_generator(written(release.student, other, {}), LoadOptions())
-    tensors, config = read_weights(embedded.GENERATORS["tsd-sr"])
+    tensors, config = own_student()
     for name, fault in (("pooled", "tensor pooled is missing"), ("transformer.proj_out.bias", r"tensor proj_out\.bias is missing")):
         kept = {key: tensor for key, tensor in tensors.items() if key != name}
         with pytest.raises(WeightsError, match=fault):
