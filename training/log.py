@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from ..core.file_names import written_whole
+
 
 class StepLog:
     """Appends rows; columns may be added by a later phase, so the file is rewritten when they change."""
@@ -33,7 +35,7 @@ class StepLog:
             csv.DictWriter(file, self._columns).writerow(row)
 
     def _rewrite(self) -> None:
-        with self._path.open("w", newline="") as file:
+        with written_whole(self._path) as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self._rows)

@@ -9,7 +9,7 @@ from .recipe import load_recipe
 
 
 def train(recipe: str, run_directory: Path, overrides: dict[str, str], resume: bool = False, cpu: bool = False) -> list[Path]:
-    """Train a recipe (shipped name or YAML path) in run_directory; returns the exported files.
+    """Train a recipe (shipped name or YAML path) in run_directory; returns the exported files, in the process that wrote them.
 
     overrides: `key.key` -> YAML value. resume: go on from the newest checkpoint in run_directory.
     """

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# torchrun passes on a Ctrl-C that its processes had from the terminal already.
+ECHO = 2.0
+"""Seconds."""
 
 
 class StopRequest:
-    """Inside its block the first SIGINT or SIGTERM is only noted; a second one does what it always did."""
+    """Inside its block the first SIGINT or SIGTERM is only noted; another one, after ECHO, does what it always did."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._asked_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -27,8 +32,11 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        self.__exit__()
+        if not self.asked:
+            self.asked, self._asked_at = True, time.monotonic()
+        elif time.monotonic() - self._asked_at > ECHO:
+            self.__exit__()
+            signal.raise_signal(number)
 
 
 def ignore_stop(worker: int) -> None:

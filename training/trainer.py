@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -238,6 +239,8 @@ class Trainer:
 
 
 def _accelerator(recipe: Recipe, cpu: bool) -> Accelerator:
+    # Else a second run in one process would have to have the precision of the first.
+    AcceleratorState._reset_state()
     # A phase may leave parameters without a loss.
     averaging = DistributedDataParallelKwargs(find_unused_parameters=True)
     waiting = InitProcessGroupKwargs(timeout=PATIENCE)

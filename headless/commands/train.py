@@ -43,6 +43,9 @@ def train(
     from ...training.run import train as run_training
 
     files = run_training(recipe, out, overrides, resume, cpu)
+    if not files:
+        # One of several processes writes them, and tells.
+        return
     if as_json:
         console.say_json({"files": files})
         return

@@ -37,11 +37,12 @@ def recipes(pictures: Path, **changes: Any) -> dict[str, Any]:
     return {"one": one_turn(turns), "two": turns}
 
 
-def torchrun(folder: Path, content: dict[str, Any], *options: str) -> subprocess.Popen[bytes]:
+def torchrun(folder: Path, content: dict[str, Any], *options: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT), str(folder)]
-    return subprocess.Popen([*command, json.dumps(content), *options], env=ALONE, start_new_session=True)
+    return subprocess.Popen([*command, json.dumps(content), *options], env=ALONE, start_new_session=True, stderr=stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_two_processes_train_as_one_that_accumulates_twice_as_much(sharding: str, alone: Path, tmp_path: Path) -> None:
     content = recipes(alone / "pictures", accumulate=2, sharding=sharding)

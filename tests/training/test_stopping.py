@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 from kintsugi.core.errors import Interrupted, KintsugiError, RecipeError
+from kintsugi.training import checkpoints, stopping
 from kintsugi.training.recipe import Recipe
+from kintsugi.training.stopping import StopRequest
 from PIL import Image
 from test_processes import ALONE, SCRIPT, assert_same_run, log, torchrun
 from tiny_stage import draw_pictures, tiny_recipe, tiny_trainer, train_and_record
 
-STEPS = 60
+STEPS = 40
 PATIENCE = 120.0
 
 
@@ -54,6 +56,7 @@ def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[bytes]) -
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_step_goes_on_to_the_same_losses_and_weights(pictures: Path, tmp_path: Path) -> None:
     recipe = long_recipe(pictures)
     train_and_record(recipe, tmp_path / "whole")
@@ -66,6 +69,7 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_losses_and_weights(picture
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_processes_killed_at_any_step_go_on_to_the_same_losses_and_weights(pictures: Path, tmp_path: Path) -> None:
     content = {"run": long_recipe(pictures).model_dump(mode="json")}
     process = torchrun(tmp_path, content)
@@ -107,6 +111,19 @@ def test_a_run_asked_to_stop_finishes_its_step_and_writes_a_checkpoint(number: s
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+def test_an_echo_of_the_signal_is_the_same_request_and_a_later_one_is_obeyed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        monkeypatch.setattr(stopping, "ECHO", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.slow
 def test_a_stopped_command_exits_with_130_and_says_how_to_go_on(pictures: Path, tmp_path: Path) -> None:
     settings = "settings={channels: [16, 48, 48], latent_channels: 16, norm_groups: 4}"
     sets = [settings, "data.source=folder", f"data.folder={pictures}", "data.crop=16", "steps=1000", "batch=1", "precision=no"]
@@ -122,8 +139,6 @@ def test_a_stopped_command_exits_with_130_and_says_how_to_go_on(pictures: Path, 
 
 
 def test_a_checkpoint_killed_half_way_leaves_the_one_before(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kintsugi.training import checkpoints
-
     recipe = tiny_recipe(pictures, steps=7)
     train_and_record(recipe, tmp_path / "whole")
     written = checkpoints.save_file
@@ -171,6 +186,20 @@ def test_a_picture_that_makes_the_loss_no_number_stops_the_run_and_is_named(pict
     (spoilt / "flat.png").unlink()
     resumed = tiny_trainer(recipe.model_copy(update={"steps": int(newest.name[5:]) + 3}), tmp_path / "run")
     resumed.run(resume=True)
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_no_number_in_one_process_stops_both(pictures: Path, tmp_path: Path) -> None:
+    spoilt = shutil.copytree(pictures, tmp_path / "pictures")
+    Image.new("RGB", (20, 20), (90, 90, 90)).save(spoilt / "flat.png")
+    recipe = tiny_recipe(spoilt, steps=200, batch=1, phases=[{"until": 200, "weights": {"pixel": 1.0, "contrast": 1.0}}])
+    process = torchrun(tmp_path, {"run": recipe.model_dump(mode="json")}, stderr=subprocess.PIPE)
+    _, told = process.communicate(timeout=PATIENCE)
+    errors = [line for line in told.decode().splitlines() if "KintsugiError" in line and "contrast is" in line]
+    assert process.returncode != 0
+    assert len(errors) == 2
+    for error in errors:
+        assert "flat.png" in error and not any(f"{index}.png" in error for index in range(4))
 
 
 def test_a_gradient_that_is_no_number_stops_the_run_before_its_checkpoint(pictures: Path, tmp_path: Path) -> None:

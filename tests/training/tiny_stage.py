@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from kintsugi.core.weights.files import write_weights
 from kintsugi.training.adapters import Adapted, suffix_targets
 from kintsugi.training.data import Batch
 from kintsugi.training.latents import Autoencoder
@@ -96,7 +95,7 @@ class TinyStage:
         for turn, network in self.networks.items():
             tensors = network.merged() if isinstance(network, Adapted) else dict(network.state_dict())
             paths.append(folder / f"{turn}.safetensors")
-            write_weights(paths[-1], tensors, {})
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, paths[-1])
         return paths
 
 
