@@ -67,7 +67,7 @@ class Trainer:
         for module in frozen.values():
             module.to(device, DTYPES[self.recipe.frozen_precision]).requires_grad_(False).eval()
         for network in self.stage.networks.values():
-            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(device, torch.float32).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             network.train()
         if self.recipe.checkpointing:
             for module in (*frozen.values(), *self.stage.networks.values()):
