@@ -1,4 +1,4 @@
-"""The priors that training stands on, in float32: published ones, those our own recipes made, and the embedded ones.
+"""The priors that training stands on: published ones, those our own recipes made, and the embedded ones.
 
 While torch's default device is `meta`, as in a dry run, networks are built in their published sizes and nothing is read.
 """
@@ -22,6 +22,7 @@ from ..core.weights.bases import find_base
 from ..core.weights.configs import shipped_config
 from ..core.weights.denoisers import build_denoiser, network_of
 from ..core.weights.families import Family, family_of
+from ..core.weights.files import NetworkFile
 from ..core.weights.priors import read_prior, vae_of
 from .latents import Autoencoder
 
@@ -89,5 +90,11 @@ def _own(kind: Family, path: Path) -> Base:
 def _found(kind: Family, weights: str) -> Base:
     base = find_base(kind.name, weights)
     file = base.denoiser()
-    denoiser = build_denoiser(file, kind, base.stored, "none", torch.float32)
+    denoiser = build_denoiser(file, kind, base.stored, "none", _stored_dtype(file))
     return Base(kind, denoiser, file.config, Autoencoder(vae_of(base.vae())), SCHEDULES[kind.name](), base.prompt_encoder())
+
+
+def _stored_dtype(file: NetworkFile) -> torch.dtype:
+    """What the file holds, so that reading it does not take twice its memory; bf16 for the 8 bits in which nothing can be computed."""
+    found = next(tensor.dtype for tensor in file.tensors.values() if tensor.is_floating_point())
+    return found if found.itemsize > 1 else torch.bfloat16

@@ -24,7 +24,7 @@ OWN_LICENCE = "Apache-2.0"
 EMBEDDED = "embedded"
 LICENCE = "- Licence: "
 # Settings of stages that name published weights to begin with, the embedded ones, or none.
-BEGINNINGS = ("base", "prior", "start", "vae")
+BEGINNINGS = ("base", "prior", "dcp", "encoder", "previewer", "start", "vae")
 SD21 = "Stable Diffusion 2.1 (CreativeML Open RAIL++-M)"
 # What a stage of full size begins with: releases of the catalogue, or a name with its licence for what is not in it.
 FOUNDATIONS: dict[str, tuple[str, ...]] = {
@@ -129,9 +129,9 @@ def licence(recipe: Recipe) -> str:
     return "; ".join(sorted(found - {OWN_LICENCE}) or [f"{OWN_LICENCE}; no published weights went in"])
 
 
-def _begun_with(weights: str | None, bases: Sequence[str]) -> str:
+def _begun_with(weights: object, bases: Sequence[str]) -> str:
     """The licence that comes with those weights: what the card beside a file of ours says, else that of the stage's published ones."""
-    if weights is None or weights == EMBEDDED:
+    if not isinstance(weights, str) or weights == EMBEDDED:
         return OWN_LICENCE
     card = Path(weights).with_suffix(".md")
     if card.is_file():

@@ -41,7 +41,7 @@ def test_a_prior_is_trained_exported_and_read_as_a_base(
     family = load_recipe(recipe).settings["family"]
     base = base_parts(family, str(weights))
     assert base.name == family
-    assert card.read_text(encoding="utf-8").startswith("# denoising-prior")
+    assert card.read_text(encoding="utf-8").startswith(f"# mini-{recipe.removeprefix('mini-').removesuffix('-prior')}")
     prompt = base.prompts("a prompt") if base.prompts else None
     assert prompt is not None and prompt.tokens.shape == (1, 16, 32)
 
