@@ -99,6 +99,7 @@ class Ground:
         self.steered = SteeredUNet(self.unet, dcp)
         kept = user_data_directory() / "prompts" if settings.captions else None
         self._prompts = PromptCache(base.prompts, f"{FAMILY} {settings.prior}", kept)
+        self.captioned = self._prompts if settings.captions else None
 
     def told(self, texts: Sequence[str], size_ids: Tensor) -> Told:
         """For one text per row."""

@@ -83,6 +83,7 @@ class Trainer:
             self._resume()
         writes = self.accelerator.is_main_process
         steps_log = StepLog(self.folder / "log.csv", keep_below=self.step) if writes else None
+        self._encode_captions()
         batches = self._numbered_batches()
         started = time.monotonic() - self.seconds
         with self._stop, tqdm(total=self.recipe.steps, initial=self.step, unit="step", disable=not writes) as bar:
@@ -97,6 +98,12 @@ class Trainer:
                 bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
                 self._keep()
         return self._export()
+
+    def _encode_captions(self) -> None:
+        """Those that the stage will be told, before its text encoders are in the way."""
+        if self.stage.captioned is not None:
+            with self.accelerator.local_main_process_first():
+                self.stage.captioned.fill(picture_source(self.recipe.data).captions())
 
     def _numbered_batches(self) -> Iterator[tuple[int, Batch]]:
         """The micro-batches of this process from the present step on, with their numbers in the whole run."""

@@ -45,6 +45,15 @@ def test_captions_lie_beside_a_picture_or_in_one_file(tmp_path: Path) -> None:
     assert [pictures.example(index).caption for index in range(3)] == ["a cat", "ein Käse", ""]
 
 
+def test_a_mixture_tells_all_captions_without_reading_a_picture(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "p", ["a.png", "b.png", "c.png"])
+    (folder / "a.txt").write_text("a cat", encoding="utf-8")
+    (folder / "b.txt").write_bytes(b"\xff")
+    (folder / "c.png").write_bytes(b"no picture")
+    mixture = picture_source(DataSettings(source="folder", folder=folder))
+    assert list(mixture.captions()) == ["a cat", ""]
+
+
 def test_a_line_that_is_no_caption_is_named(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "p", ["a.png"])
     (folder / "captions.jsonl").write_text('{"file": "a.png", "caption": "x"}\n{"text": "y"}\n')

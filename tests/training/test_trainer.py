@@ -10,8 +10,10 @@ import pytest
 import torch
 from kintsugi.core.errors import KintsugiError, RecipeError
 from kintsugi.core.methods.one_step import Tiling, restore
+from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.weights.gendr import read_generator
 from kintsugi.core.weights.options import LoadOptions
+from kintsugi.training.prompts import PromptCache
 from kintsugi.training.recipe import load_recipe, recipe_names
 from kintsugi.training.run import train
 from kintsugi.training.stages import build_stage
@@ -109,6 +111,22 @@ def test_an_earlier_run_is_not_overwritten_without_resume(pictures: Path, tmp_pa
 def test_a_weight_that_is_no_number_stops_the_run_in_its_first_step(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(KintsugiError, match=r"loss is nan in step 1, .* There is no checkpoint yet"):
         train("mini-vae", tmp_path / "run", {**vae_recipe(pictures), "phases": "[{until: 9, weights: {pixel: .nan}}]"}, cpu=True)
+
+
+def test_captions_are_encoded_before_the_first_step(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "1.txt").write_text("a coarse picture", encoding="utf-8")
+    asked: list[str] = []
+
+    def encode(text: str) -> PromptEmbedding:
+        asked.append(text)
+        assert not (tmp_path / "run" / "checkpoints").exists()
+        return PromptEmbedding(torch.zeros(1, 2, 3))
+
+    recipe = load_recipe("mini-vae", vae_recipe(pictures))
+    stage = build_stage(recipe)
+    vars(stage)["captioned"] = PromptCache(encode, "counted", tmp_path / "prompts")
+    Trainer(recipe, stage, tmp_path / "run", cpu=True).run()
+    assert sorted(asked) == ["", "a coarse picture"]
 
 
 def test_unknown_keys_stages_and_settings_are_named() -> None:

@@ -17,6 +17,7 @@ from kintsugi.training.adapters import Adapted, suffix_targets
 from kintsugi.training.data import Batch
 from kintsugi.training.latents import Autoencoder
 from kintsugi.training.learners import Learner
+from kintsugi.training.prompts import PromptCache
 from kintsugi.training.recipe import Recipe, Strict
 from kintsugi.training.shares import whole
 from kintsugi.training.trainer import Trainer
@@ -66,6 +67,7 @@ class TinyStage:
     Settings = Strict
     turns = {"student": ("pixel", "opinion", "contrast"), "auxiliary": ("auxiliary",)}
     vae: Autoencoder | None = None
+    captioned: PromptCache | None = None
 
     def __init__(self, adapted: bool = True) -> None:
         base = Network()

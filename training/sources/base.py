@@ -35,6 +35,9 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """What a person finds the picture by."""
 
+    def caption(self, index: int) -> str:
+        """ "" without one. Raises PictureError and FileAccessError for one that cannot be read."""
+
     def example(self, index: int) -> Example:
         """Raises PictureError and FileAccessError for one that cannot be read."""
 

@@ -19,5 +19,8 @@ class DrawnPictures:
     def name(self, index: int) -> str:
         return f"scene {index}"
 
+    def caption(self, index: int) -> str:
+        return ""
+
     def example(self, index: int) -> Example:
         return Example(self._bank[index])

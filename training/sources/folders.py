@@ -33,9 +33,10 @@ class FolderPictures:
 
     def example(self, index: int) -> Example:
         path = self._paths[index]
-        return Example(read_picture(path), caption=self._caption(path))
+        return Example(read_picture(path), caption=self.caption(index))
 
-    def _caption(self, path: Path) -> str:
+    def caption(self, index: int) -> str:
+        path = self._paths[index]
         text = path.with_suffix(".txt")
         if text.is_file():
             return decode_text(text.read_bytes(), str(text))
@@ -57,6 +58,9 @@ class PairedPictures:
 
     def name(self, index: int) -> str:
         return self._high.name(index)
+
+    def caption(self, index: int) -> str:
+        return self._high.caption(index)
 
     def example(self, index: int) -> Example:
         high = self._high.example(index)

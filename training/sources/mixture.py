@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -39,6 +40,13 @@ class Mixture:
                 return source.name(index), source.example(index)
             except (PictureError, FileAccessError) as error:
                 self._note(place, index, error)
+
+    def captions(self) -> Iterator[str]:
+        """What is said of every picture, "" of one without a caption; those that cannot be read are passed over until they are drawn."""
+        for source in self._sources:
+            for index in range(len(source)):
+                with suppress(PictureError, FileAccessError):
+                    yield source.caption(index)
 
     def _note(self, place: int, index: int, error: KintsugiError) -> None:
         unreadable, source = self._unreadable[place], self._sources[place]

@@ -44,12 +44,12 @@ class ShardPictures:
 
     def example(self, index: int) -> Example:
         low = self._picture(index, LOW) if self._stored_pairs else None
-        return Example(self._picture(index, PICTURE), low, self._caption(index))
+        return Example(self._picture(index, PICTURE), low, self.caption(index))
 
     def _picture(self, index: int, role: int) -> Picture:
         return decode_picture(self._content(index, role), self.name(index))
 
-    def _caption(self, index: int) -> str:
+    def caption(self, index: int) -> str:
         if self._has(index, TEXT):
             return decode_text(self._content(index, TEXT), self.name(index))
         if self._has(index, FACTS):

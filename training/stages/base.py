@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..latents import Autoencoder
+from ..prompts import PromptCache
 from ..recipe import Strict
 
 Turns = dict[str, tuple[str, ...]]
@@ -19,7 +20,7 @@ class Stage(Protocol):
 
     turns: the names of its losses by turn, in the order in which turns are taken; a name belongs to one turn. networks: what each
     turn trains; no two share a parameter. frozen: what else must be on the device. vae: what banks of crops are encoded with, None
-    for a stage that trains it.
+    for a stage that trains it. captioned: keeps the embeddings of captions, None for a stage that is told none.
     """
 
     Settings: ClassVar[type[Strict]]
@@ -27,6 +28,9 @@ class Stage(Protocol):
     networks: dict[str, nn.Module]
     frozen: dict[str, nn.Module]
     vae: Autoencoder | None
+
+    @property
+    def captioned(self) -> PromptCache | None: ...
 
     def __init__(self, settings: Any) -> None: ...
 

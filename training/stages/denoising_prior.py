@@ -22,6 +22,7 @@ from ..denoisers import PREDICTIONS, denoised, drawn_prompt, drawn_sizes, predic
 from ..latents import Autoencoder, high_latent
 from ..losses import denoising_loss
 from ..prior_file import write_prior
+from ..prompts import PromptCache
 from ..recipe import Strict
 from .base import Turns
 
@@ -57,6 +58,7 @@ class DenoisingPriorStage:
         self.prior = network_of(self.kind, settings.network)
         self.text = ByteTextEncoder(**settings.text)
         self.vae = Autoencoder(read_vae(settings.vae))
+        self.captioned: PromptCache | None = None
         self.networks: dict[str, nn.Module] = {"prior": self.prior}
         self.frozen: dict[str, nn.Module] = {"text": self.text}
 

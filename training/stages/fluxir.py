@@ -31,6 +31,7 @@ from ..bases import base_parts
 from ..data import Batch
 from ..latents import high_latent, low_latent
 from ..losses import PixelForm, clamped_times, decoded_loss, implied_latents, velocity_loss
+from ..prompts import PromptCache
 from ..recipe import Strict
 from .base import Turns
 
@@ -137,6 +138,7 @@ class FluxIrStage:
         self.settings = settings
         self.base = base_parts("flux", settings.base)
         self.vae = self.base.vae
+        self.captioned: PromptCache | None = None
         flux = cast("FluxTransformer2DModel", self.base.denoiser)
         self.adapter = FluxAdapter.from_transformer(
             flux, text_tokens=settings.text_tokens, rank=settings.rank, injection=settings.injection

@@ -98,6 +98,7 @@ class GendrStage:
         self.base: Any = base.denoiser
         self.vae, self.schedule = base.vae, base.schedule
         self.prompts = PromptCache(base.prompts, f"{FAMILY} {settings.base}", None)
+        self.captioned: PromptCache | None = None
         self.start = self._start()
         self.teacher = read_teacher(settings.teacher) if settings.teacher else None
         width = self.start.unet.config["block_out_channels"][0]

@@ -93,6 +93,11 @@ class GendrBaseStage:
         self.networks: dict[str, nn.Module] = {"base": Represented(self.unet, aligned)}
         self.frozen: dict[str, nn.Module] = {"teacher": self.teacher, **({"text": self.text} if self.text else {})}
 
+    @property
+    def captioned(self) -> PromptCache | None:
+        """That of the text encoders it goes on from."""
+        return self.prompts
+
     def _unet(self) -> UNet2DConditionModel:
         start, network = self.settings.start, self.settings.network
         if start is None or is_dry():

@@ -20,6 +20,7 @@ from ...core.weights.priors import read_vae
 from ..data import Batch
 from ..latents import Autoencoder, high_latent, low_latent
 from ..losses import gradient_loss, latent_mse, pixel_loss
+from ..prompts import PromptCache
 from ..recipe import Strict
 from .base import Turns
 
@@ -50,6 +51,7 @@ class GendrRestorerStage:
         self.settings = settings
         vae = read_vae(settings.vae)
         self.vae = Autoencoder(vae)
+        self.captioned: PromptCache | None = None
         self.config = unet_config(
             settings.channels, vae.config.latent_channels, settings.layers_per_block, settings.prompt_width, settings.norm_groups
         )

@@ -46,7 +46,7 @@ class InstantIrAggregatorStage:
         self.aggregator = Aggregator(deepcopy(unet), shared_width=settings.shared_width)
         self.config = base.config
         self.ground = ground_of(settings, base)
-        self.vae, self.schedule = base.vae, base.schedule
+        self.vae, self.schedule, self.captioned = base.vae, base.schedule, self.ground.captioned
         self.previewer = trained_previewer(self.ground.steered, settings.previewer)
         self.networks: dict[str, nn.Module] = {"aggregator": self.aggregator}
         self.frozen: dict[str, nn.Module] = {

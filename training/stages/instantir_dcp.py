@@ -50,7 +50,7 @@ class InstantIrDcpStage:
         dcp = new_dcp(base, ResamplerConfig(**settings.resampler, **widths))
         start_as_text(dcp, base.denoiser)
         self.ground = Ground(settings, base, dcp, encoder)
-        self.vae, self.schedule = base.vae, base.schedule
+        self.vae, self.schedule, self.captioned = base.vae, base.schedule, self.ground.captioned
         self.model = Perceiving(self.ground.steered, encoder, self.trains_encoder)
         self.networks: dict[str, nn.Module] = {"dcp": self.model}
         self.frozen: dict[str, nn.Module] = {"unet": base.denoiser, **({} if self.trains_encoder else {"encoder": encoder})}

@@ -45,7 +45,7 @@ class InstantIrPreviewerStage:
         self.settings = settings
         base = base_parts(FAMILY, settings.prior)
         self.ground = ground_of(settings, base)
-        self.vae, self.schedule = base.vae, base.schedule
+        self.vae, self.schedule, self.captioned = base.vae, base.schedule, self.ground.captioned
         self.previewer = new_previewer(self.ground.steered, settings.rank)
         self.networks: dict[str, nn.Module] = {"previewer": self.previewer}
         self.frozen: dict[str, nn.Module] = {"unet": self.ground.steered, "encoder": self.ground.encoder}

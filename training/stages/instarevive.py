@@ -121,6 +121,11 @@ class InstaReviveStage:
         folder = user_data_directory() / "prompts" if self.settings.captions else None
         return PromptCache(self.base.prompts, f"{self.settings.family} {self.settings.base}", folder)
 
+    @property
+    def captioned(self) -> PromptCache | None:
+        """Where pictures are told their own captions."""
+        return self.prompts if self.settings.captions else None
+
     @cached_property
     def noise_levels(self) -> Tensor:
         """s_t [T]."""

@@ -17,6 +17,7 @@ from ...core.weights.files import write_weights
 from ..data import Batch
 from ..latents import Autoencoder
 from ..losses import gaussian_kl, gradient_loss, latent_moments, pixel_loss
+from ..prompts import PromptCache
 from ..recipe import Strict
 from .base import Turns
 from .linear_start import start_linear
@@ -60,6 +61,7 @@ class MiniVaeStage:
         self.networks: dict[str, nn.Module] = {"vae": Autoencoding(vae)}
         self.frozen: dict[str, nn.Module] = {}
         self.vae: Autoencoder | None = None
+        self.captioned: PromptCache | None = None
 
     def losses(self, turn: str, model: nn.Module, batch: Batch, wanted: frozenset[str], memory: dict[str, Tensor]) -> dict[str, Tensor]:
         pictures = torch.cat(list(_pictures(batch).values())).to(memory_format=torch.channels_last)

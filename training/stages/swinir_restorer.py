@@ -16,6 +16,7 @@ from ...core.weights.swinir import KIND
 from ..data import Batch
 from ..latents import Autoencoder
 from ..losses import pixel_loss, square_loss
+from ..prompts import PromptCache
 from ..recipe import Strict
 from .base import Turns
 
@@ -67,6 +68,7 @@ class SwinirRestorerStage:
         self.networks: dict[str, nn.Module] = {"restorer": self.network}
         self.frozen: dict[str, nn.Module] = {}
         self.vae: Autoencoder | None = None
+        self.captioned: PromptCache | None = None
 
     def losses(self, turn: str, model: nn.Module, batch: Batch, wanted: frozenset[str], memory: dict[str, Tensor]) -> dict[str, Tensor]:
         restored = _restored(model, batch)

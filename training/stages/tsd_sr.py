@@ -112,6 +112,7 @@ class TsdSrStage:
         self.auxiliary = adapt(self.base.denoiser, AUXILIARY_TARGETS, settings.auxiliary_rank)
         self.lpips = read_lpips(settings.lpips) if settings.lpips else None
         self.prompts, self.sigmas = prompt_cache(self.base, settings.base, settings.captions), shifted_sigmas(STEPS)
+        self.captioned = self.prompts if settings.captions else None
         self.networks: dict[str, nn.Module] = {"student": self.student, "auxiliary": self.auxiliary}
         self.frozen: dict[str, nn.Module] = {"base": self.method, **({"lpips": self.lpips} if self.lpips else {})}
         self.teacher = self.base.denoiser

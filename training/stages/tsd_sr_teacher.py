@@ -52,6 +52,7 @@ class TsdSrTeacherStage:
         self.vae, self.schedule = self.base.vae, self.base.schedule
         self.teacher = adapt(self.base.denoiser, TRANSFORMER_TARGETS, settings.rank)
         self.prompts, self.sigmas = prompt_cache(self.base, settings.base, settings.captions), shifted_sigmas(STEPS)
+        self.captioned = self.prompts if settings.captions else None
         self.networks: dict[str, nn.Module] = {"teacher": self.teacher}
         self.frozen: dict[str, nn.Module] = {"base": self.base.denoiser}
 
