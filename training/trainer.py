@@ -156,7 +156,8 @@ class Trainer:
                 parts = self.stage.losses(turn, self.learners[turn].model, batch, wanted, memory)
             loss = sum((weights[name] * parts[name] for name in sorted(wanted)), torch.zeros((), device=self.accelerator.device))
             self.learners[turn].backward(loss)
-            told.update({name: float(value.detach()) for name, value in parts.items()})
+            # In an order that all processes agree on: a stage's may be that of a set.
+            told.update({name: float(parts[name].detach()) for name in self.stage.turns[turn] if name in parts})
             told["loss" if len(self.learners) == 1 else f"{turn} loss"] = float(loss.detach())
         return told
 

@@ -86,7 +86,7 @@ class TinyStage:
         if "contrast" in wanted:
             # No number for a picture of one colour.
             losses["contrast"] = ((restored - target).flatten(1).std(1) / target.flatten(1).std(1)).square().mean()
-        return {name: loss for name, loss in losses.items() if name in wanted}
+        return {name: losses[name] for name in wanted}
 
     def output(self, batch: Batch) -> dict[str, Tensor]:
         return {"restored": self.networks["student"](batch.high_quality), "high_quality": batch.high_quality}
