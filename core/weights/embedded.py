@@ -11,10 +11,14 @@ SWINIR = FOLDER / "mini-swinir.safetensors"
 GENERATORS = {
     "gendr": FOLDER / "mini-gendr.safetensors",
     "tsd-sr": FOLDER / "untrained-tsd-sr.safetensors",
-    "instarevive": FOLDER / "untrained-instarevive.safetensors",
+    "instarevive": FOLDER / "mini-instarevive.safetensors",
 }
 # By family; the others have the VAE alone.
-PRIORS = {"sdxl": FOLDER / "untrained-instantir-prior.safetensors", "flux": FOLDER / "untrained-fluxir-prior.safetensors"}
+PRIORS = {
+    "pixart-alpha": FOLDER / "mini-pixart.safetensors",
+    "sdxl": FOLDER / "untrained-instantir-prior.safetensors",
+    "flux": FOLDER / "untrained-fluxir-prior.safetensors",
+}
 INSTANTIR = {
     "DCP": FOLDER / "untrained-instantir-dcp.safetensors",
     "Previewer": FOLDER / "untrained-instantir-previewer.safetensors",
