@@ -140,7 +140,9 @@ def test_no_file_is_large_and_embedded_weights_stay_small() -> None:
     assert max(embedded) <= 8 * MEGABYTE
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/gpu.md", "docs/training.md", "docs/sample/CREDITS.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/gpu.md", "docs/training.md", "docs/sample/CREDITS.md"]
+)
 def test_every_local_link_of_a_page_leads_somewhere(page: str) -> None:
     path = ROOT / page
     targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
