@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import torch
-from kintsugi.core.methods.instarevive import InstaRevive
-from kintsugi.core.methods.instarevive import OneStepConstants as InstaReviveConstants
 from kintsugi.core.methods.tsd_sr import OneStepConstants, TsdSr
-from kintsugi.core.models.mini import build_pixart, build_sd3_transformer
+from kintsugi.core.models.mini import build_sd3_transformer
 from kintsugi.core.models.prompt import PromptEmbedding
 from kintsugi.core.weights.embedded import FOLDER
 from kintsugi.core.weights.files import write_weights
@@ -56,25 +53,8 @@ def tsd_sr() -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"kind": "tsd-sr", "transformer": config, "one_step": {}, "border": BORDER, "vae": "embedded"}
 
 
-def instarevive() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and configuration of a file that core/weights/instarevive.py reads as a whole one.
-
-    At timestep 0 the schedule holds next to no noise, so that a prediction of zero gives the latent back.
-    """
-    config = {
-        "sample_size": 64, "patch_size": 2, "in_channels": 16, "out_channels": 32, "num_layers": 2, "attention_head_dim": 4,
-        "num_attention_heads": 2, "cross_attention_dim": 8, "caption_channels": 8,
-    }  # fmt: skip
-    transformer = build_pixart(config)
-    silence(transformer.proj_out)
-    method = InstaRevive(transformer, PromptEmbedding(torch.randn(1, 2, 8)), InstaReviveConstants(timestep=0))
-    settings = {"one_step": asdict(method.constants), "border": BORDER, "vae": "embedded"}
-    return dict(method.state_dict()), {"kind": "instarevive", "transformer": config, **settings}
-
-
 BUILDERS: dict[str, Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]] = {
     "tsd-sr": tsd_sr,
-    "instarevive": instarevive,
     **INSTANTIR,
     **FLUXIR,
 }
