@@ -10,11 +10,12 @@ VAE = FOLDER / "mini-vae.safetensors"
 SWINIR = FOLDER / "mini-swinir.safetensors"
 GENERATORS = {
     "gendr": FOLDER / "mini-gendr.safetensors",
-    "tsd-sr": FOLDER / "untrained-tsd-sr.safetensors",
+    "tsd-sr": FOLDER / "mini-tsd-sr.safetensors",
     "instarevive": FOLDER / "mini-instarevive.safetensors",
 }
 # By family; the others have the VAE alone.
 PRIORS = {
+    "sd3": FOLDER / "mini-sd3.safetensors",
     "pixart-alpha": FOLDER / "mini-pixart.safetensors",
     "sdxl": FOLDER / "untrained-instantir-prior.safetensors",
     "flux": FOLDER / "untrained-fluxir-prior.safetensors",
