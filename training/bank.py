@@ -32,15 +32,15 @@ FACTS = "facts.json"
 class Bank:
     """`count` crops of a data section and their latents, memory-mapped; made at first use in the user's data folder.
 
-    Which crops depends on the data section and the VAE alone, so that recipes share a bank.
+    Which crops depends on the data section and the VAE alone, so that recipes share a bank, and a larger one begins with a smaller one.
     """
 
     def __init__(self, data: DataSettings, count: int, vae: Autoencoder) -> None:
-        self.folder = user_data_directory() / "banks" / f"pairs-{_fingerprint(data, vae)}-{count}x{data.crop}"
+        self.folder = _place(data, count, vae)
         if not (self.folder / FACTS).exists():
             _make(self.folder, data, count, vae)
         facts = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
-        self.names: list[str] = facts["names"]
+        self.names: list[str] = facts["names"][:count]
         self.captions: list[str] = facts["captions"]
         self.sizes = torch.tensor(facts["sizes"])
         self.arrays: dict[str, NDArray[np.generic]] = {
@@ -71,6 +71,14 @@ class BankBatches(Dataset[Batch]):
 def _as_pictures(levels: Tensor) -> Tensor:
     """[B, 3, S, S] in 0..1 of uint8 [B, S, S, 3]."""
     return levels.permute(0, 3, 1, 2).float() / 255
+
+
+def _place(data: DataSettings, count: int, vae: Autoencoder) -> Path:
+    """The smallest bank that holds so many of these crops, or where one is to be made."""
+    banks, name = user_data_directory() / "banks", f"pairs-{_fingerprint(data, vae)}"
+    made = {int(facts.parent.name.split("-")[-1].partition("x")[0]): facts.parent for facts in banks.glob(f"{name}-*/{FACTS}")}
+    enough = min((number for number in made if number >= count), default=None)
+    return banks / f"{name}-{count}x{data.crop}" if enough is None else made[enough]
 
 
 def _fingerprint(data: DataSettings, vae: Autoencoder) -> str:

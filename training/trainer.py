@@ -113,7 +113,9 @@ class Trainer:
         batches: Dataset[Batch]
         with self.accelerator.local_main_process_first():
             if recipe.data.bank and self.stage.vae is not None:
-                batches = BankBatches(Bank(recipe.data, recipe.data.bank, self.stage.vae), recipe.seed, recipe.batch)
+                # A short run does not wait for more crops than it could look at.
+                count = min(recipe.data.bank, recipe.steps * recipe.accumulate * processes * recipe.batch)
+                batches = BankBatches(Bank(recipe.data, count, self.stage.vae), recipe.seed, recipe.batch)
             else:
                 batches = Batches(recipe.data, picture_source(recipe.data), recipe.seed, recipe.batch)
         return zip(numbers, batch_loader(batches, numbers, recipe.data.workers), strict=True)

@@ -49,6 +49,19 @@ def test_a_bank_is_made_once_and_another_vae_makes_another(data: DataSettings, v
     assert Bank(data, 5, vae).folder != first.folder
 
 
+def test_a_larger_bank_stands_for_a_smaller_one(
+    data: DataSettings, vae: Autoencoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    large = Bank(data, 20, vae)
+    part = Bank(data, 17, vae)
+    assert part.folder == large.folder and part.names == large.names[:17]
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "elsewhere"))
+    own = Bank(data, 17, vae)
+    chosen = np.arange(17)
+    assert own.folder != large.folder and own.names == part.names
+    assert torch.equal(own.batch(chosen).high_quality, part.batch(chosen).high_quality)
+
+
 def test_the_nth_batch_of_a_bank_depends_on_the_seed_and_n_alone(data: DataSettings, vae: Autoencoder) -> None:
     bank = Bank(data, 5, vae)
     one, again, other = (BankBatches(bank, seed, 4)[7].names for seed in (1, 1, 2))
