@@ -22,7 +22,7 @@ from ..core.weights.bases import find_base
 from ..core.weights.configs import shipped_config
 from ..core.weights.denoisers import build_denoiser, network_of
 from ..core.weights.families import Family, family_of
-from ..core.weights.files import NetworkFile
+from ..core.weights.files import NetworkFile, read_weights
 from ..core.weights.priors import read_prior, vae_of
 from .latents import Autoencoder
 
@@ -78,6 +78,10 @@ def _empty(kind: Family) -> Base:
 
 
 def _own(kind: Family, path: Path) -> Base:
+    if read_weights(path, "text.")[1].get("kind") != "prior":
+        raise RecipeError(
+            "is no prior with its text encoder.", where=str(path), way_out="Put it into the models folder, and name it as a base there."
+        )
     prior = read_prior(path, torch.float32, "none")
     if prior.family != kind.name or prior.denoiser is None:
         raise RecipeError(f"is a prior of {prior.family}, expected {kind.name}.", where=str(path))

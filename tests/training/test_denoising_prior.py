@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from kintsugi.core.errors import RecipeError
+from kintsugi.core.weights.files import write_weights
 from kintsugi.training.bases import base_parts
 from kintsugi.training.data import Batch
 from kintsugi.training.recipe import load_recipe
@@ -61,12 +63,16 @@ def test_the_velocity_of_a_flow_and_the_noise_of_a_table_are_what_a_prior_learns
 
 
 def test_a_base_of_another_family_is_refused(drawn_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kintsugi.core.errors import RecipeError
-
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     weights, _ = train("mini-sd3-prior", tmp_path / "run", overrides("mini-sd3-prior", drawn_pictures), cpu=True)
     with pytest.raises(RecipeError, match="expected flux"):
         base_parts("flux", str(weights))
+
+
+def test_a_file_that_is_no_prior_is_refused(tmp_path: Path) -> None:
+    write_weights(tmp_path / "unet.safetensors", {"conv_in.weight": torch.zeros(1)}, {})
+    with pytest.raises(RecipeError, match="no prior"):
+        base_parts("sd21-vae16", str(tmp_path / "unet.safetensors"))
 
 
 def test_a_dry_run_builds_the_published_size_without_weights() -> None:
