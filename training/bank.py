@@ -51,11 +51,10 @@ class Bank:
         """The crops of these indices."""
         arrays = {name: torch.from_numpy(array[chosen]) for name, array in self.arrays.items()}
         names = tuple(self.names[index] for index in chosen)
-        pictures = {name: _as_pictures(arrays[name]) for name in ("high_quality", "low_quality") if name in arrays}
-        latents = {name: arrays[name].float() for name in ("high_latent", "low_latent") if name in arrays}
-        spoilt = {"low_quality": None, **pictures}
         captions = tuple(self.captions[index] for index in chosen)
-        return Batch(names, captions=captions, sizes=self.sizes[chosen], **spoilt, **latents)  # type: ignore[arg-type]
+        clean, high = _as_pictures(arrays["high_quality"]), arrays["high_latent"].float()
+        spoilt, low = (_as_pictures(arrays["low_quality"]), arrays["low_latent"].float()) if "low_latent" in arrays else (None, None)
+        return Batch(names, clean, spoilt, captions, self.sizes[chosen], high, low)
 
 
 class BankBatches(Dataset[Batch]):

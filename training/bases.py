@@ -94,8 +94,9 @@ def _own(kind: Family, path: Path) -> Base:
 def _found(kind: Family, weights: str) -> Base:
     base = find_base(kind.name, weights)
     file = base.denoiser()
+    schedule = base.schedule() or SCHEDULES[kind.name]()
     denoiser = build_denoiser(file, kind, base.stored, "none", _stored_dtype(file))
-    return Base(kind, denoiser, file.config, Autoencoder(vae_of(base.vae())), SCHEDULES[kind.name](), base.prompt_encoder())
+    return Base(kind, denoiser, file.config, Autoencoder(vae_of(base.vae())), schedule, base.prompt_encoder())
 
 
 def _stored_dtype(file: NetworkFile) -> torch.dtype:

@@ -29,9 +29,6 @@ from ..losses import (
     adversarial_loss,
     cid_loss,
     discriminator_loss,
-    gradient_loss,
-    latent_mse,
-    pixel_loss,
     representation_loss,
     score_loss,
     sid_loss,
@@ -41,6 +38,7 @@ from ..losses import (
 from ..patch_heads import PatchHeads, discriminated_blocks
 from ..prompts import PromptCache
 from ..recipe import Strict
+from ..regression import regression_losses
 from ..representation import projector, read_teacher, teacher_tokens
 from .base import Turns
 
@@ -145,15 +143,9 @@ class GendrStage:
         restored, tokens = model(low_latent(self.vae, batch), self.prompt, "repa" in wanted)
         restored, clean = restored.float(), high_latent(self.vae, batch)
         memory["restored"] = restored.detach()
-        found: dict[str, Tensor] = {}
+        found = regression_losses(restored, clean, batch.high_quality, self.vae, wanted)
         if wanted & {"vsd", "sid", "cid", "adversarial"}:
             found |= self._distilled(restored, clean, wanted, memory)
-        if "latent" in wanted:
-            found["latent"] = latent_mse(restored, clean)
-        if wanted & {"pixel", "gradient"}:
-            pictures = self.vae.decode(restored)
-            found["pixel"] = pixel_loss(pictures, batch.high_quality)
-            found["gradient"] = gradient_loss(pictures, batch.high_quality)
         if "repa" in wanted:
             found["repa"] = self._represented(tokens, batch, restored)
         return found

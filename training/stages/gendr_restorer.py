@@ -19,9 +19,9 @@ from ...core.weights.files import write_weights
 from ...core.weights.priors import read_vae
 from ..data import Batch
 from ..latents import Autoencoder, high_latent, low_latent
-from ..losses import gradient_loss, latent_mse, pixel_loss
 from ..prompts import PromptCache
 from ..recipe import Strict
+from ..regression import regression_losses
 from .base import Turns
 
 
@@ -65,15 +65,8 @@ class GendrRestorerStage:
         self.frozen: dict[str, nn.Module] = {}
 
     def losses(self, turn: str, model: nn.Module, batch: Batch, wanted: frozenset[str], memory: dict[str, Tensor]) -> dict[str, Tensor]:
-        restored = model(low_latent(self.vae, batch))
-        losses: dict[str, Tensor] = {}
-        if "latent" in wanted:
-            losses["latent"] = latent_mse(restored.float(), high_latent(self.vae, batch))
-        if wanted & {"pixel", "gradient"}:
-            output = self.vae.decode(restored)
-            losses["pixel"] = pixel_loss(output, batch.high_quality)
-            losses["gradient"] = gradient_loss(output, batch.high_quality)
-        return {name: loss for name, loss in losses.items() if name in wanted}
+        restored = model(low_latent(self.vae, batch)).float()
+        return regression_losses(restored, high_latent(self.vae, batch), batch.high_quality, self.vae, wanted)
 
     def output(self, batch: Batch) -> dict[str, Tensor]:
         restored = self.vae.decode(self.student(low_latent(self.vae, batch)))

@@ -16,7 +16,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ...core.errors import RecipeError
 from ...core.folders import user_data_directory
 from ...core.methods.instarevive import PRESETS, MaskMode, OneStepConstants, as_attention_mask, latent_passing_conv
 from ...core.models.prompt import PromptEmbedding
@@ -30,18 +29,16 @@ from ..losses import (
     denoising_loss,
     dsm_gradient,
     dynamic_losses,
-    gradient_loss,
     guided,
-    latent_mse,
     normalised_gradient,
-    pixel_loss,
     score_gradient,
     with_gradient,
     with_summed_gradient,
 )
-from ..lpips import WAY_OUT, read_lpips
+from ..lpips import read_lpips
 from ..prompts import PromptCache
 from ..recipe import Strict
+from ..regression import perceptual_loss, regression_losses
 from .base import Turns
 
 # Timesteps of the score networks' schedule.
@@ -142,7 +139,7 @@ class InstaReviveStage:
         restored = self._restored(model, batch)
         memory["restored"] = restored.detach()
         clean = high_latent(self.vae, batch)
-        regression = self._regression(restored, clean, batch, wanted)
+        regression = regression_losses(restored, clean, batch.high_quality, self.vae, wanted, perceptual_loss(self.lpips))
         if "score" not in wanted:
             return regression
         t_max, alpha = self._control(restored.detach(), clean)
@@ -155,22 +152,6 @@ class InstaReviveStage:
         noise = torch.randn_like(latent) if self.constants.noise_input else None
         timesteps = torch.full((latent.shape[0],), self.constants.timestep, device=latent.device)
         return self.schedule.clean(latent, model(latent, timesteps, self._prompt(batch), noise), timesteps, "epsilon")
-
-    def _regression(self, restored: Tensor, clean: Tensor, batch: Batch, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """L_reg of equation 4 in each of the forms that are wanted."""
-        found = {"latent": latent_mse(restored, clean)} if "latent" in wanted else {}
-        if wanted & {"lpips", "pixel", "gradient"}:
-            output, target = self.vae.decode(restored), batch.high_quality
-            forms = {"lpips": self._perceptual, "pixel": pixel_loss, "gradient": gradient_loss}
-            found |= {name: form(output, target) for name, form in forms.items() if name in wanted}
-        return found
-
-    def _perceptual(self, output: Tensor, target: Tensor) -> Tensor:
-        """LPIPS of pictures [B, 3, H, W] in 0..1, mean over the batch."""
-        if self.lpips is None:
-            raise RecipeError("the loss `lpips` has no weights.", where="settings.lpips", way_out=WAY_OUT)
-        distances: Tensor = self.lpips(output, target)
-        return distances.mean()
 
     def _control(self, restored: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
         """T_max and alpha, both []: of the distance, or without dynamic control the last timestep and a constant."""

@@ -16,15 +16,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ...core.diffusion import shifted_sigmas
-from ...core.errors import RecipeError
 from ...core.models.prompt import PromptEmbedding
 from ...core.weights.tsd_sr import FAMILY, TRANSFORMER_TARGETS, VAE_TARGETS
 from ..bases import base_parts
 from ..data import Batch
 from ..latents import high_latent
-from ..losses import gradient_loss, latent_mse, pixel_loss, with_gradient
-from ..lpips import WAY_OUT, read_lpips
+from ..losses import with_gradient
+from ..lpips import read_lpips
 from ..recipe import Strict
+from ..regression import perceptual_loss, regression_losses
 from ..tsd_sr_export import write_published, write_whole
 from ..tsd_sr_losses import (
     Weighting,
@@ -126,11 +126,12 @@ class TsdSrStage:
         restored = self._restored(model, batch)
         memory["restored"] = restored.detach()
         clean = high_latent(self.vae, batch, sample=True)
-        found = {"latent": latent_mse(restored, clean)} if "latent" in wanted else {}
+        found: dict[str, Tensor] = {}
         for name, shares in (("tsd", (1.0,)), ("dasm", self.settings.shares)):
             if name in wanted:
                 found[name] = with_gradient(restored, self._direction(restored.detach(), clean, batch, shares))
-        return {**found, **self._of_pictures(restored, batch, wanted)}
+        perceptual = perceptual_loss(self.lpips, clamped=True)  # as the release
+        return {**found, **regression_losses(restored, clean, batch.high_quality, self.vae, wanted, perceptual)}
 
     def _restored(self, model: nn.Module, batch: Batch) -> Tensor:
         """z^ [B, C, h, w] from a sample of the posterior, as the student is used."""
@@ -143,20 +144,6 @@ class TsdSrStage:
         if not self.method.prompt.numel():
             told = self.method.with_prompt(embed(self.prompts, [self.settings.prompt], self.method.prompt.device))
             self.method.prompt, self.method.pooled = told.prompt, told.pooled
-
-    def _of_pictures(self, restored: Tensor, batch: Batch, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """What compares decoded pictures; LPIPS those that are clamped, as the release."""
-        forms = {"lpips": self._perceptual, "pixel": pixel_loss, "gradient": gradient_loss}
-        if not wanted & forms.keys():
-            return {}
-        output = self.vae.decode(restored)
-        return {name: form(output, batch.high_quality) for name, form in forms.items() if name in wanted}
-
-    def _perceptual(self, output: Tensor, target: Tensor) -> Tensor:
-        if self.lpips is None:
-            raise RecipeError("the loss `lpips` has no weights.", where="settings.lpips", way_out=WAY_OUT)
-        distances: Tensor = self.lpips(output.clamp(0, 1), target)
-        return distances.mean()
 
     @torch.no_grad()
     def _direction(self, restored: Tensor, clean: Tensor, batch: Batch, shares: tuple[float, ...]) -> Tensor:

@@ -6,6 +6,7 @@ distillation will show it: SD3's shift is left out, which the adapter can make u
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from ...core.models.prompt import PromptEmbedding
 from ...core.weights.tsd_sr import FAMILY, TRANSFORMER_TARGETS
 from ..bases import base_parts
 from ..data import Batch
+from ..denoisers import denoised, predict
 from ..latents import high_latent
 from ..losses import denoising_loss
 from ..recipe import Strict
@@ -25,8 +27,8 @@ from ..tsd_sr_export import write_adapter
 from ..tsd_sr_networks import STEPS, adapt, embed, latent_offset, prompt_cache, published_factors, sd3_velocity
 from .base import Turns
 
-# Shown in validation: the clean picture as it is estimated at these noise levels.
-SHOWN = (0.25, 0.5, 0.75)
+# Shown in validation: the clean picture as it is estimated at these timesteps.
+SHOWN = (250, 500, 750)
 
 
 class TsdSrTeacherSettings(Strict):
@@ -73,14 +75,13 @@ class TsdSrTeacherStage:
         return embed(self.prompts, texts, batch.high_quality.device)
 
     def output(self, batch: Batch) -> dict[str, Tensor]:
-        clean, columns = self._clean(batch), {}
-        for level in SHOWN:
-            sigma = torch.full((len(clean),), level, device=clean.device)
-            noised = self.schedule.add_noise(clean, torch.randn_like(clean), STEPS * sigma)
-            velocity = sd3_velocity(self.teacher, noised, sigma, self._prompt(batch, 0.0))
-            found = self.schedule.clean(noised, velocity, STEPS * sigma, "velocity")
-            columns[f"denoised from {level}"] = self.vae.decode(found - latent_offset(self.vae))
-        return {**columns, "high_quality": batch.high_quality}
+        clean, prompt = self._clean(batch), self._prompt(batch, 0.0)
+
+        def shown(level: int) -> Tensor:
+            said = partial(predict, FAMILY, self.teacher, prompt=prompt)
+            return self.vae.decode(denoised(self.schedule, clean, level, said, "velocity") - latent_offset(self.vae))
+
+        return {**{f"denoised from {level}": shown(level) for level in SHOWN}, "high_quality": batch.high_quality}
 
     def export(self, folder: Path, card: str) -> list[Path]:
         """The adapter as the stage tsd-sr reads it."""
