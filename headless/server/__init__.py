@@ -1,0 +1,1 @@
+"""`kintsugi serve`: ComfyUI's web canvas on our executor. Nothing of it is imported before that command runs."""
