@@ -49,9 +49,10 @@ class KintsugiDegrade:
                 "seed": seed("Same seed, same degradation. Picture i of a batch uses seed + i."),
                 "overrides": text(
                     "{}",
-                    'Numbers of the preset to change, as JSON by stage name, such as {"blur_1": {"sigma": [0.2, 1]}}. '
+                    "Numbers of the preset to change: a JSON object that has an object of numbers for each stage name, such as blur_1. "
                     "An unknown name is answered with the known ones.",
                     multiline=True,
+                    advanced=True,
                 ),
             }
         }
@@ -184,7 +185,9 @@ class KintsugiDegradeCompress:
                     "The codec. simulated-jpeg is the tensor version of Real-ESRGAN's training.",
                 ),
                 "quality": integer(50, 1, 100, "The encoder's quality: lower loses more. simulated-jpeg ends at 99."),
-                "chroma": choice([*get_args(ChromaSampling)], "4:2:0", "Colour at half (4:2:0) or full (4:4:4) resolution; JPEG and AVIF."),
+                "chroma": choice(
+                    [*get_args(ChromaSampling)], "4:2:0", "Colour at half (4:2:0) or full (4:4:4) resolution; JPEG and AVIF.", advanced=True
+                ),
             }
         }
 

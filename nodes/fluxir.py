@@ -24,7 +24,7 @@ class KintsugiLoadFluxIR:
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["FluxIR", "FLUX.1", "ControlNet", "adapter", "SE layers"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = (FLUXIR,), ("fluxir",), "load"
-    OUTPUT_TOOLTIPS = ("The adapter, for FluxIR Sampler.",)
+    OUTPUT_TOOLTIPS = ("The adapter, for Sample with FluxIR.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
@@ -48,10 +48,10 @@ class KintsugiLoadFluxIR:
 
 
 class KintsugiFluxIRSampler:
-    DISPLAY_NAME = "FluxIR Sampler"
+    DISPLAY_NAME = "Sample with FluxIR"
     DESCRIPTION = "Restore latents with Flux, from noise, steered in every block by what the degraded picture holds."
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["FluxIR", "KSampler", "FLUX.1", "restore", "super-resolution"]
+    SEARCH_ALIASES = ["FluxIR sampler", "KSampler", "FLUX.1", "restore", "super-resolution"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = ("LATENT",), ("restored",), "restore"
     OUTPUT_TOOLTIPS = ("The restored latents; decode them with the same prior.",)
 
@@ -66,8 +66,10 @@ class KintsugiFluxIRSampler:
                 "steps": integer(20, 1, 200, "Steps from noise to picture, each a call of the whole Flux. 20 is what the paper takes."),
                 "guidance": number(4.0, 0.0, 30.0, "The guidance scale that Flux is told; FLUX.1-schnell does not listen.", step=0.1),
                 "strength": number(1.0, 0.0, 2.0, "How strongly the adapter steers: 1 as trained, 0 is plain Flux.", step=0.05),
-                "control_start": number(0.0, 0.0, 1.0, "When the adapter begins to steer: 0 the run's beginning, 1 its end.", step=0.05),
-                "control_end": number(1.0, 0.0, 1.0, "When it ends to steer and Flux goes on freely.", step=0.05),
+                "control_start": number(
+                    0.0, 0.0, 1.0, "When the adapter begins to steer: 0 the run's beginning, 1 its end.", step=0.05, advanced=True
+                ),
+                "control_end": number(1.0, 0.0, 1.0, "When it ends to steer and Flux goes on freely.", step=0.05, advanced=True),
                 "tile": integer(1024, 256, 4096, "Pixels along a side that Flux sees at once; larger pictures go in tiles.", step=64),
             },
             "optional": {"positive": socket("CONDITIONING", "What the picture shows. Not connected: an empty prompt, as in the paper.")},

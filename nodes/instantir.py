@@ -88,7 +88,7 @@ class KintsugiDCPEncode:
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["InstantIR", "DCP encode", "DINOv2", "image prompt", "CLIP vision encode"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = (LQ_CONTEXT,), ("lq_context",), "perceive"
-    OUTPUT_TOOLTIPS = ("What was seen, for AdaRes Sampler and Preview.",)
+    OUTPUT_TOOLTIPS = ("What was seen, for Sample with AdaRes and Preview.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
@@ -120,7 +120,7 @@ class KintsugiLoadPreviewer:
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["InstantIR", "LCM-LoRA", "LoRA", "creative", "previewer_lora_weights.bin"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = (PREVIEWER,), ("previewer",), "load"
-    OUTPUT_TOOLTIPS = ("The adapter, for AdaRes Sampler and Preview.",)
+    OUTPUT_TOOLTIPS = ("The adapter, for Sample with AdaRes and Preview.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
@@ -186,7 +186,7 @@ class KintsugiLoadAggregator:
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["InstantIR", "ControlNet", "aggregator.pt"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = (AGGREGATOR,), ("aggregator",), "load"
-    OUTPUT_TOOLTIPS = ("The network, for AdaRes Sampler.",)
+    OUTPUT_TOOLTIPS = ("The network, for Sample with AdaRes.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
@@ -208,10 +208,10 @@ class KintsugiLoadAggregator:
 
 
 class KintsugiAdaResSampler:
-    DISPLAY_NAME = "AdaRes Sampler (InstantIR)"
+    DISPLAY_NAME = "Sample with AdaRes (InstantIR)"
     DESCRIPTION = "Restore latents with SDXL, which looks at previews of where it is going and is steered by what they lack."
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ["InstantIR", "KSampler", "restore", "adaptive restoration", "creative restoration", "SDXL"]
+    SEARCH_ALIASES = ["AdaRes sampler", "KSampler", "restore", "adaptive restoration", "creative restoration", "SDXL"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = ("LATENT", "LATENT"), ("restored", "previews"), "restore"
     OUTPUT_TOOLTIPS = (
         "The restored latents; decode them with the same prior.",
@@ -276,7 +276,7 @@ class KintsugiAdaResSampler:
 
 
 def _ways() -> dict[str, InputSpec]:
-    """How AdaRes Sampler goes about it."""
+    """How the sampler goes about it."""
     return {
         "sampler": choice(list(SOLVERS), "ddpm", "ddpm: new noise at every step, as released. ddim: none, as in the paper."),
         "adares": choice(

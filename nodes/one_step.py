@@ -58,7 +58,9 @@ class KintsugiLoadGenerator:
                     "auto",
                     "auto: the full-size file when it is there, else the small embedded weights (the log says which).",
                 ),
-                "dtype": choice(["auto", *DTYPES], "auto", "Number format of the networks. auto: fp32 on a CPU, bf16 on a GPU."),
+                "dtype": choice(
+                    ["auto", *DTYPES], "auto", "Number format of the networks. auto: fp32 on a CPU, bf16 on a GPU.", advanced=True
+                ),
             },
             "optional": {
                 "offload": choice(
@@ -118,7 +120,9 @@ class KintsugiRestoreOneStep:
                 ),
                 "seed": seed(),
                 "tile": tile_size(),
-                "overlap": integer(64, 0, 512, "Pixels that neighbouring tiles share and that are blended, against seams.", step=16),
+                "overlap": integer(
+                    64, 0, 512, "Pixels that neighbouring tiles share and that are blended, against seams.", step=16, advanced=True
+                ),
                 "color_fix": choice(
                     list(COLOR_FIXES),
                     "wavelet",

@@ -89,7 +89,7 @@ class KintsugiSavePhoto:
                 "quality": integer(QUALITY, 1, 100, "Of JPEG, WebP and AVIF: 100 is best (in WebP lossless) and largest."),
                 "keep_metadata": switch(
                     True,
-                    "Write the source's EXIF and convert to its colour profile. Off: plain sRGB without EXIF. The workflow is kept always.",
+                    "Write the source's EXIF and convert to its colour profile. Off: plain sRGB without EXIF. The workflow is always kept.",
                 ),
             },
             "optional": {

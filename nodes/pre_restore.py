@@ -29,7 +29,9 @@ class KintsugiPreRestore:
                     "auto",
                     "auto: the published general restorer when it is there, else the small embedded one (the log says which).",
                 ),
-                "dtype": choice(["auto", *DTYPES], "auto", "Number format of the network. auto: fp32 on a CPU, bf16 on a GPU."),
+                "dtype": choice(
+                    ["auto", *DTYPES], "auto", "Number format of the network. auto: fp32 on a CPU, bf16 on a GPU.", advanced=True
+                ),
                 "tile": tile_size(),
             }
         }

@@ -30,11 +30,14 @@ class KintsugiLoadPrior:
                     "auto",
                     "auto: the family's model when it is there, else the small embedded one (the log says which).",
                 ),
-                "dtype": choice(["auto", *DTYPES], "auto", "Number format of the networks. auto: fp32 on a CPU, bf16 on a GPU."),
+                "dtype": choice(
+                    ["auto", *DTYPES], "auto", "Number format of the networks. auto: fp32 on a CPU, bf16 on a GPU.", advanced=True
+                ),
                 "offload": choice(
                     list(OFFLOADS),
                     "none",
                     "For small GPUs: weights wait in main memory between calls, whole (model) or in groups, or are kept in 8 bits.",
+                    advanced=True,
                 ),
             },
             "optional": {
@@ -43,6 +46,7 @@ class KintsugiLoadPrior:
                     "none",
                     "nf4: the blocks of a Flux transformer become 4 bits per weight as they are read, with the package bitsandbytes. "
                     "Files that are quantised already need none.",
+                    advanced=True,
                 )
             },
         }
