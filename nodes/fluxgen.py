@@ -12,7 +12,7 @@ from ..core.models.prior import Prior
 from ..core.quality import METRICS, PYIQA_PREFIX, measure
 from ..core.runtime import current_host
 from ..core.selection import PERCENTILE, select, selection_metrics
-from .quality import numbered, planes, report_line
+from .quality import QUALITY, numbered, planes, report_line, scores
 from .sockets import PRIOR, InputTypes, integer, number, seed, socket, text
 
 CATEGORY = "image/restoration/data"
@@ -74,21 +74,23 @@ class KintsugiSelectByQuality:
             }
         }
 
-    def select(self, image: Tensor, metrics: str, keep: float) -> tuple[Tensor, str]:
+    def select(self, image: Tensor, metrics: str, keep: float) -> dict[str, Any]:
         better = selection_metrics(metrics)
-        scores = []
+        rows = []
         for picture in image:
             current_host().check_interrupted()
-            scores.append(measure(planes(picture), None, tuple(better)))
-        selection = select(scores, better, 100 - keep)
+            rows.append(measure(planes(picture), None, tuple(better)))
+        selection = select(rows, better, 100 - keep)
         if not selection.kept:
             raise BadValueError(
-                f"None of {len(scores)} pictures passes by all of {', '.join(better)}.", way_out="Raise keep, or choose fewer measures."
+                f"None of {len(rows)} pictures passes by all of {', '.join(better)}.", way_out="Raise keep, or choose fewer measures."
             )
-        verdicts = (f"{'kept' if place in selection.kept else 'dropped'}, {report_line(row)}" for place, row in enumerate(scores))
+        verdicts = (f"{'kept' if place in selection.kept else 'dropped'}, {report_line(row)}" for place, row in enumerate(rows))
         bounds = (f"{name} {bound}" for name, bound in selection.bounds.items())
-        head = f"{len(selection.kept)} of {len(scores)} kept: {', '.join(bounds)}"
-        return image[list(selection.kept)], "\n".join([head, *numbered(list(verdicts))])
+        head = f"{len(selection.kept)} of {len(rows)} kept: {', '.join(bounds)}"
+        report = "\n".join([head, *numbered(list(verdicts))])
+        chart = [scores(row, kept=place in selection.kept) for place, row in enumerate(rows)]
+        return {"ui": {QUALITY: chart}, "result": (image[list(selection.kept)], report)}
 
 
 NODES: tuple[Any, ...] = (KintsugiFluxGen, KintsugiSelectByQuality)

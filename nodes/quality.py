@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, cast
 
 import torch
@@ -19,6 +20,8 @@ from .photo import workflow_texts
 from .sockets import InputTypes, integer, socket, text
 
 CATEGORY = "image/restoration/quality"
+# What `web/quality_chart.js` draws and `web/compare_slider.js` shows, one entry for each picture.
+QUALITY, COMPARED = "kintsugi_quality", "kintsugi_compare"
 
 
 class KintsugiMeasureQuality:
@@ -55,7 +58,7 @@ class KintsugiMeasureQuality:
         means = {name: sum(row[name] for row in rows) / len(rows) for name in names}
         lines = [report_line(row) for row in rows]
         report = lines[0] if len(lines) == 1 else "\n".join([*numbered(lines), f"mean: {report_line(means)}"])
-        return {"ui": {"text": [report]}, "result": (report, means[names[0]])}
+        return {"ui": {"text": [report], QUALITY: [scores(row) for row in rows]}, "result": (report, means[names[0]])}
 
 
 class KintsugiCompare:
@@ -93,7 +96,7 @@ class KintsugiCompare:
             pair = torch.cat([left, planes(after[index]).to(left.device)], dim=3)
             write_photo(path, pair.movedim(1, 3), metadata=workflow_texts(prompt, extra_pnginfo), overwrite=False)
         entries = [shown(path, folder) for path in paths]
-        return {"ui": {"images": entries, "kintsugi_compare": entries}}
+        return {"ui": {"images": entries, COMPARED: entries}}
 
 
 class KintsugiContactSheet:
@@ -133,6 +136,16 @@ def nth(pictures: Tensor, index: int, count: int) -> Tensor:
 def report_line(values: dict[str, float]) -> str:
     """`psnr 27.41 dB, ssim 0.8312`."""
     return ", ".join(f"{name} {value:.4f} {find_metric(name).unit}".rstrip() for name, value in values.items())
+
+
+def scores(values: dict[str, float], **about: Any) -> dict[str, Any]:
+    """One picture's numbers for the chart. A value that is not finite is its word, as JSON has no number for it."""
+    entries = []
+    for name, value in values.items():
+        metric = find_metric(name)
+        shown_value = value if isfinite(value) else str(value)
+        entries.append({"metric": name, "value": shown_value, "unit": metric.unit, "higher_is_better": metric.higher_is_better})
+    return {**about, "scores": entries}
 
 
 def numbered(lines: list[str]) -> list[str]:

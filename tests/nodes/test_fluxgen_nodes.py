@@ -20,7 +20,7 @@ NOISY = torch.stack([0.5 + (1 + level) * GRAIN / 255 for level in range(21)]).cl
 
 
 def kept(metrics: str, keep: float, pictures: torch.Tensor = NOISY) -> list[int]:
-    images, _ = KintsugiSelectByQuality().select(pictures, metrics, keep)
+    images, _ = KintsugiSelectByQuality().select(pictures, metrics, keep)["result"]
     return [next(place for place, picture in enumerate(pictures) if torch.equal(picture, image)) for image in images]
 
 
@@ -45,15 +45,23 @@ def test_the_worst_twentieth_by_each_measure_goes() -> None:
 
 
 def test_the_report_tells_what_was_asked_for_and_each_picture() -> None:
-    head, *rows = KintsugiSelectByQuality().select(NOISY, "noise", 95)[1].splitlines()
+    head, *rows = KintsugiSelectByQuality().select(NOISY, "noise", 95)["result"][1].splitlines()
     bound, second, last = (measure(planes(NOISY[place]), None, ["noise"])["noise"] for place in (19, 1, 20))
     assert head == f"20 of 21 kept: noise at most {bound:.4f}"
     assert len(rows) == 21 and rows[1] == f"2: kept, noise {second:.4f} levels" and rows[20] == f"21: dropped, noise {last:.4f} levels"
 
 
+def test_the_chart_has_each_picture_with_its_verdict() -> None:
+    chart = KintsugiSelectByQuality().select(NOISY, "noise", 95)["ui"]["kintsugi_quality"]
+    assert [entry["kept"] for entry in chart] == [True] * 20 + [False]
+    assert chart[3]["scores"] == [
+        {"metric": "noise", "value": measure(planes(NOISY[3]), None, ["noise"])["noise"], "unit": "levels", "higher_is_better": False}
+    ]
+
+
 def test_without_names_and_pyiqa_measures_without_weights_choose_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "kintsugi"):
-        images, report = KintsugiSelectByQuality().select(NOISY, "", 95)
+        images, report = KintsugiSelectByQuality().select(NOISY, "", 95)["result"]
     assert "Selecting by sharpness, noise, blockiness" in caplog.text
     assert 15 <= len(images) < 20 and "sharpness at least" in report and "blockiness at most" in report
 
@@ -66,5 +74,5 @@ def test_a_batch_of_which_none_passes_is_told_instead_of_an_empty_one() -> None:
 
 def test_alpha_is_passed_on_and_not_measured() -> None:
     with_alpha = torch.cat([NOISY, torch.rand(21, 32, 32, 1)], dim=3)
-    images, _ = KintsugiSelectByQuality().select(with_alpha, "noise", 95)
+    images, _ = KintsugiSelectByQuality().select(with_alpha, "noise", 95)["result"]
     assert torch.equal(images, with_alpha[:20])

@@ -116,9 +116,18 @@ def test_measure_reports_every_picture_and_the_mean() -> None:
         KintsugiMeasureQuality().measure(PICTURES, "psnr")
 
 
+def test_measure_gives_the_chart_numbers_that_json_has() -> None:
+    same = KintsugiMeasureQuality().measure(PICTURES, "psnr", PICTURES)["ui"]["kintsugi_quality"]
+    assert [entry["scores"][0] for entry in same] == [{"metric": "psnr", "value": "inf", "unit": "dB", "higher_is_better": True}] * 2
+    (single,) = KintsugiMeasureQuality().measure(PICTURES[:1], "noise, colorfulness")["ui"]["kintsugi_quality"]
+    assert [entry["higher_is_better"] for entry in single["scores"]] == [False, None]
+    json.dumps([*same, single], allow_nan=False)
+
+
 def test_compare_writes_both_halves_at_the_size_of_after(host: LocalHost) -> None:
     ui = KintsugiCompare().compare(torch.zeros(1, 5, 6, 3), torch.ones(2, 10, 12, 3), "compare")["ui"]
     assert [entry["filename"] for entry in ui["images"]] == ["compare_00001_.png", "compare_00002_.png"]
+    assert ui["kintsugi_compare"] == ui["images"]
     pixels = np.asarray(Image.open(Path(host.folders.output) / "compare_00002_.png"))
     assert pixels.shape == (10, 24, 3) and not pixels[:, :12].any() and (pixels[:, 12:] == 255).all()
 
