@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import caption, color, degradation, fluxgen, fluxir, instantir, one_step, photo, pre_restore, prior, prompt, quality
+from . import caption, color, degradation, fluxgen, fluxir, instantir, one_step, photo, pre_restore, prior, prompt, quality, regions
 
 NODE_CLASSES: tuple[Any, ...] = (
     *photo.NODES, *pre_restore.NODES, *one_step.NODES, *prior.NODES, *caption.NODES, *prompt.NODES, *instantir.NODES,
-    *fluxir.NODES, *fluxgen.NODES, *degradation.NODES, *color.NODES, *quality.NODES,
+    *fluxir.NODES, *fluxgen.NODES, *degradation.NODES, *color.NODES, *quality.NODES, *regions.NODES,
 )  # fmt: skip
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for node in NODE_CLASSES}
