@@ -37,6 +37,9 @@ class Events(Protocol):
     def executed(self, node: str, ui: dict[str, list[Any]]) -> None:
         """The node is done; ui: what it shows."""
 
+    def finished(self, node: str) -> None:
+        """The node has run, and with it what it may have been expanded to."""
+
     def progress(self, node: str, value: int, total: int, preview: Tensor | None) -> None:
         """The node has done `value` of `total`; preview: a picture [H, W, 3] in 0..1."""
 
@@ -63,6 +66,9 @@ class SilentEvents:
         return None
 
     def executed(self, node: str, ui: dict[str, list[Any]]) -> None:
+        return None
+
+    def finished(self, node: str) -> None:
         return None
 
     def progress(self, node: str, value: int, total: int, preview: Tensor | None) -> None:

@@ -281,6 +281,7 @@ class Execution:
     def _complete(self, node_id: str, entry: Entry) -> None:
         self._values.put(node_id, entry)
         self._show(node_id, entry)
+        self._events.finished(node_id)
         self._schedule.finish(node_id)
         self._values.release(node_id)
 

@@ -140,7 +140,7 @@ class SaveImage:
         if torch.isnan(images).any():
             raise BadValueError("A picture to save has values that are not numbers (NaN).", way_out="Check the node that made it.")
         paths = next_file_names(folder, filename_prefix + self.SUFFIX, width, height, count)
-        texts = png_texts(prompt, extra_pnginfo)
+        texts = png_texts(prompt, extra_pnginfo) if current_host().stores_workflows else None
         for image, path in zip(images, paths, strict=True):
             pixels = np.clip(255.0 * image.cpu().numpy(), 0, 255).astype(np.uint8)
             with written_whole(path) as temporary:
