@@ -13,7 +13,7 @@ import typer
 
 from ..core.errors import BadValueError, FileAccessError, Interrupted, KintsugiError, RecipeError, WorkflowError
 from . import console
-from .commands import batch, convert, fluxgen, models, nodes, pictures, restore, run, train
+from .commands import batch, convert, fluxgen, models, nodes, pictures, restore, run, serve, train
 
 FAILED, BAD_REQUEST, INTERRUPTED = 1, 2, 130
 DEBUG = "--debug"
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.command("restore", epilog=restore.EXAMPLE)(restore.restore)
 app.command("run", epilog=run.EXAMPLE)(run.run)
 app.command("batch", epilog=batch.EXAMPLE)(batch.batch)
+app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("degrade", epilog=pictures.DEGRADE_EXAMPLE)(pictures.degrade)
 app.command("score", epilog=pictures.SCORE_EXAMPLE)(pictures.score)
 app.command("fluxgen", epilog=fluxgen.EXAMPLE)(fluxgen.fluxgen)

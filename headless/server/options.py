@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 MEGABYTE = 1024 * 1024
@@ -31,4 +31,3 @@ class ServerOptions:
     cache_lru: int | None = None
     cache_none: bool = False
     front_end: Path | None = None
-    arguments: tuple[str, ...] = field(default=())
