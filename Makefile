@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RESTORED := output/sample_restored.png
-TYPED := core nodes training
+TYPED := core nodes training headless
 ARGS ?=
 CELL ?=
 

@@ -19,6 +19,8 @@ from .names import inside
 PACK = "Kintsugi"
 PYTHON_MODULE = f"custom_nodes.{PACK}"
 WEB, LOCALES = (Path(__file__).parents[2] / name for name in ("web", "locales"))
+# Scripts for the page on this server alone: in ComfyUI they would meddle with what is ComfyUI's.
+SERVER_PACK, SERVER_SCRIPTS = "KintsugiServer", Path(__file__).parent / "page_scripts"
 TEMPLATE_FILES = (".json", ".jpg")
 
 
@@ -27,6 +29,7 @@ def routes(_context: Context) -> list[web.RouteDef]:
     return [
         web.get("/extensions", extensions),
         web.get(f"/extensions/{PACK}/{{name:.+}}", extension_file),
+        web.get(f"/extensions/{SERVER_PACK}/{{name:.+}}", server_script),
         web.get("/docs/{name:.+}", core_help),
         web.get("/i18n", i18n),
         web.get("/workflow_templates", templates),
@@ -39,13 +42,21 @@ def routes(_context: Context) -> list[web.RouteDef]:
 
 async def extensions(_request: web.Request) -> web.StreamResponse:
     """Addresses of the scripts that the page imports."""
-    scripts = await asyncio.to_thread(lambda: sorted(path.relative_to(WEB).as_posix() for path in WEB.rglob("*.js")))
-    return answer([f"/extensions/{PACK}/{script}" for script in scripts])
+    return answer(await asyncio.to_thread(lambda: [*_scripts(PACK, WEB), *_scripts(SERVER_PACK, SERVER_SCRIPTS)]))
+
+
+def _scripts(pack: str, folder: Path) -> list[str]:
+    return [f"/extensions/{pack}/{path.relative_to(folder).as_posix()}" for path in sorted(folder.rglob("*.js"))]
 
 
 async def extension_file(request: web.Request) -> web.StreamResponse:
     """A script, style sheet, help page or picture of the pack."""
     return await send_file(request, inside(WEB, request.match_info["name"]), trusted=True)
+
+
+async def server_script(request: web.Request) -> web.StreamResponse:
+    """A script of this server."""
+    return await send_file(request, inside(SERVER_SCRIPTS, request.match_info["name"]), trusted=True)
 
 
 async def core_help(_request: web.Request) -> web.StreamResponse:

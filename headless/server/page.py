@@ -20,6 +20,7 @@ from .file_answers import NO_CACHE, content_type, is_known
 
 PACKAGE, STATIC = "comfyui-frontend-package", "comfyui_frontend_package/static"
 INDEX = "index.html"
+OWN_STYLES = ("/user.css", "/api/userdata/user.css")
 FOR_EVER = "public, max-age=31536000, immutable"
 # `assets/main-D8pA5qkx.js`: the name changes with the content.
 _HASHED = re.compile(r"assets/.+-[A-Za-z0-9_-]{8}\.\w+")
@@ -103,7 +104,16 @@ def routes(context: Context) -> list[web.RouteDef]:
     async def unknown(_request: web.Request) -> web.StreamResponse:
         raise Refused("There is no such route.", 404, "not_found")
 
-    return [web.get("/{name:.*}", page), web.route("*", "/{name:.*}", unknown)]
+    async def no_style(_request: web.Request) -> web.StreamResponse:
+        # The page always asks for a person's own style sheet, here and in the user folder. None is served from there: what a
+        # page can write, no page may then apply.
+        return web.Response(content_type="text/css")
+
+    return [
+        *(web.get(path, no_style) for path in OWN_STYLES),
+        web.get("/{name:.*}", page),
+        web.route("*", "/{name:.*}", unknown),
+    ]
 
 
 async def _send(request: web.Request, file: StaticFile) -> web.StreamResponse:

@@ -6,11 +6,14 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from urllib.parse import quote
 
 from aiohttp import web
+from PIL import Image
 
 from ...core.errors import BadValueError, FileAccessError
+from ...core.file_names import written_whole
 from ...core.folders import Folders
 from ...core.graph.cache import Cache, LastPromptCache, LruCache, NoCache
 from ..host import chosen_device, chosen_dtype
@@ -26,6 +29,7 @@ from .security import require_token_beyond_loopback
 GRACE_SECONDS = 1.0
 # As ComfyUI lays out its user folder, so that one may serve both.
 ONE_USER = "default"
+SAMPLE, EXAMPLE = Path(__file__).parents[2] / "docs" / "sample" / "sample.jpg", "example.png"
 
 
 def new_context(options: ServerOptions, computing: HostOptions, folders: Folders) -> Context:
@@ -37,6 +41,7 @@ def new_context(options: ServerOptions, computing: HostOptions, folders: Folders
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileAccessError(str(error), where=str(folder), way_out="Choose a folder that can be written.") from error
+    put_example(folders.input)
     device = chosen_device(computing.device, computing.cpu)
     engine_settings = EngineSettings(
         device=device,
@@ -49,6 +54,14 @@ def new_context(options: ServerOptions, computing: HostOptions, folders: Folders
     )
     registry = full_registry()
     return Context(options, folders, user, registry, Engine(registry, engine_settings))
+
+
+def put_example(folder: Path) -> None:
+    """The sample photo in an input folder that holds nothing, under the name that the shipped workflows load."""
+    if any(folder.iterdir()):
+        return
+    with Image.open(SAMPLE) as photo, written_whole(folder / EXAMPLE) as temporary:
+        photo.save(temporary)
 
 
 def new_cache(options: ServerOptions) -> Cache:

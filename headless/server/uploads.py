@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from aiohttp import web
 from aiohttp.web_request import FileField
@@ -28,7 +28,7 @@ from .view import folder_named, opened_picture, picture_path
 class Upload:
     """What a form brought: the file, and where it is to lie. `kind` is input, output or temp."""
 
-    file: BinaryIO
+    file: IO[bytes]
     name: str
     subfolder: str
     kind: str
@@ -75,7 +75,7 @@ async def read_form(request: web.Request) -> Upload:
     return Upload(file.file, file.filename, text("subfolder"), text("type") or "input", overwrite, text("original_ref"))
 
 
-def masked(context: Context, upload: Upload) -> BinaryIO:
+def masked(context: Context, upload: Upload) -> IO[bytes]:
     """The original picture with the alpha of the uploaded one, as PNG with the original's texts."""
     with opened_picture(_original(context, upload.original)) as original, opened_picture(upload.file) as mask:
         if mask.size != original.size:
@@ -96,14 +96,12 @@ def _original(context: Context, reference: str) -> Path:
         named = json.loads(reference)
     except (ValueError, RecursionError) as error:
         raise Refused("The reference to the original picture is not JSON.") from error
-    parts = [named.get(part, "") for part in ("filename", "subfolder", "type")] if isinstance(named, dict) else [None]
-    if not all(isinstance(part, str) for part in parts):
+    if not isinstance(named, dict) or not all(isinstance(part, str) for part in named.values()):
         raise Refused("The reference to the original picture is an object with filename, subfolder and type.")
-    filename, subfolder, kind = parts
-    return picture_path(context, filename, subfolder, kind or "output")
+    return picture_path(context, named.get("filename", ""), named.get("subfolder", ""), named.get("type") or "output")
 
 
-def store(context: Context, upload: Upload, content: BinaryIO) -> dict[str, str]:
+def store(context: Context, upload: Upload, content: IO[bytes]) -> dict[str, str]:
     """Keep the content, and say where. A name that is taken by other bytes gets ` (1)`; by the same bytes, it is used again."""
     base = folder_named(context, upload.kind)
     wanted = inside(base, upload.subfolder, upload.name)
@@ -124,7 +122,7 @@ def _candidates(path: Path) -> Iterator[Path]:
     yield from (path.with_stem(f"{path.stem} ({number})") for number in count(1))
 
 
-def _is_free_for(path: Path, content: BinaryIO) -> bool:
+def _is_free_for(path: Path, content: IO[bytes]) -> bool:
     """Whether nothing lies there, or this very content; links and folders are in the way, wherever they lead."""
     if not path.exists() and not path.is_symlink():
         return True

@@ -6,7 +6,7 @@ import asyncio
 import io
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from aiohttp import web
 from PIL import Image
@@ -74,7 +74,7 @@ def convert(path: Path, channel: str, kind: str, quality: int | None) -> bytes:
     return target.getvalue()
 
 
-def opened_picture(file: Path | BinaryIO) -> Image.Image:
+def opened_picture(file: Path | IO[bytes]) -> Image.Image:
     """The first frame, read whole. Raises Refused when it is no picture, damaged, or too large to decode safely."""
     try:
         with warnings.catch_warnings():
