@@ -10,7 +10,7 @@ from aiohttp import web
 
 from .answers import Refused, body_object
 
-_KINDS = {list: "a list", dict: "an object", str: "a text"}
+_KINDS: dict[type, str] = {list: "a list", dict: "an object", str: "a text"}
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}")
 
 

@@ -7,12 +7,13 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from PIL import Image
 from torch import Tensor
 
 from ...core.errors import Interrupted
 from ...core.graph.events import RunningNode, running_node
+from ...core.imaging.writing import quantised
 from ...core.runtime import LocalHost, MakesPicture, Progress, SilentProgress
-from ...nodes.comfy_host import preview_picture
 
 PREVIEW_INTERVAL = 0.1
 PREVIEW_QUALITY = 90
@@ -59,7 +60,7 @@ class NodeProgress:
 
 def preview_jpeg(picture: Tensor, longest_side: int) -> bytes:
     """JPEG file of a picture [H, W, 3] in 0..1, made smaller where a side is longer than that many pixels."""
-    image = preview_picture(picture)
+    image = Image.fromarray(quantised(picture.detach().float().clamp(0, 1).cpu().numpy(), 8))
     image.thumbnail((longest_side, longest_side))
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=PREVIEW_QUALITY)

@@ -18,6 +18,8 @@ log = logging.getLogger("kintsugi")
 
 # A browser takes what it is sent within milliseconds; one that lies this far behind has stopped reading.
 MOST_WAITING_BYTES = 32 * 1024 * 1024
+# How many messages are handed out before the event loop looks after others.
+MOST_AT_ONCE = 200
 METADATA_FLAG = "supports_preview_metadata"
 
 
@@ -60,6 +62,8 @@ class Connection:
             while self._outgoing:
                 frame = self._outgoing.take()
                 await (self._socket.send_str(frame) if isinstance(frame, str) else self._socket.send_bytes(frame))
+                # Sending gives way only to a full buffer, and thousands of messages may wait.
+                await asyncio.sleep(0)
         await self.close()
 
     async def close(self) -> None:
@@ -107,7 +111,9 @@ class Hub:
 
     def _deliver(self) -> None:
         with self._lock:
-            posted, self._outbox = self._outbox, []
+            posted, self._outbox = self._outbox[:MOST_AT_ONCE], self._outbox[MOST_AT_ONCE:]
+            if self._outbox and self._loop is not None:
+                self._loop.call_soon(self._deliver)
         for message, sid in _newest(posted):
             for connection in self._receivers(sid):
                 connection.put(message)

@@ -57,9 +57,9 @@ def _prompt_id(value: Any) -> str:
     if value is None:
         return str(uuid4())
     try:
-        canonical = str(UUID(value)) if isinstance(value, str) else ""
+        canonical = str(UUID(value)) if isinstance(value, str) else None
     except ValueError:
-        canonical = ""
-    if value != canonical:
+        canonical = None
+    if canonical is None or value != canonical:
         raise Refused("prompt_id must be a UUID in lower case, such as 123e4567-e89b-12d3-a456-426614174000.", kind="invalid_prompt_id")
     return canonical

@@ -29,8 +29,8 @@ def routes(context: Context) -> list[web.RouteDef]:
         engine.hub.add(connection)
         writing = asyncio.create_task(connection.write())
         try:
-            async for message in socket:
-                if message.type is WSMsgType.TEXT and connection.hear(message.data):
+            async for received in socket:
+                if received.type is WSMsgType.TEXT and connection.hear(received.data):
                     connection.put(Text("feature_flags", features(context.options.upload_limit)))
         finally:
             engine.hub.remove(connection)
