@@ -52,6 +52,8 @@ class KintsugiSelectByQuality:
     SEARCH_ALIASES = ["filter", "best of batch", "iqa", "percentile", "FluxGen", "CLIP-IQA", "MUSIQ", "MANIQA"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = ("IMAGE", "STRING"), ("images", "report"), "select"
     OUTPUT_TOOLTIPS = ("The kept pictures, in their order.", "What had to be reached, and a line for each picture.")
+    # The chart is sent again when the node did not need to run again.
+    HAS_INTERMEDIATE_OUTPUT = True
 
     @classmethod
     def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
