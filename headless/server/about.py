@@ -21,6 +21,7 @@ from .answers import Refused, answer, body_object
 from .context import Context
 from .hub import Hub
 from .messages import Text
+from .messages import features as feature_flags
 from .view import folder_named
 
 LOG_LINES = 300
@@ -111,7 +112,7 @@ def routes(context: Context) -> list[web.RouteDef]:
         return answer(await context.engine.aside(lambda: machine(current_host().device)))
 
     async def features(_request: web.Request) -> web.StreamResponse:
-        return answer({"supports_preview_metadata": True, "max_upload_size": context.options.upload_limit})
+        return answer(feature_flags(context.options.upload_limit))
 
     async def users(_request: web.Request) -> web.StreamResponse:
         return answer({"storage": "server", "migrated": True})
