@@ -6,6 +6,7 @@ Methods and nodes ask `current_host()`; ComfyUI, the command line, the server an
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import KintsugiError, OutOfMemoryError
 from .folders import Folders
+from .module_tensors import bring
 
 log = logging.getLogger("kintsugi")
 
@@ -37,7 +39,8 @@ class Progress(Protocol):
 class Host(Protocol):
     """What a method may ask of the program it runs in.
 
-    stores_workflows: whether pictures are written with the workflow that made them.
+    stores_workflows: whether pictures are written with the workflow that made them. vae_dtype, text_dtype: what VAEs and text encoders
+    compute in whatever is chosen for the rest; None: as the rest. spares_memory: weights are offloaded in groups where nothing is chosen.
     """
 
     device: torch.device
@@ -45,6 +48,16 @@ class Host(Protocol):
     micro_batch: int
     folders: Folders
     stores_workflows: bool
+    vae_dtype: torch.dtype | None
+    text_dtype: torch.dtype | None
+    spares_memory: bool
+
+    def hold(self, network: nn.Module) -> None:
+        """Bring a network's weights to the device. A host with other models may send them away while nothing of ours runs; they come back
+        when one of the network's modules is called, and before that when it is held again."""
+
+    def make_room(self, size: float = math.inf) -> bool:
+        """Free that many bytes of the device, by sending away what is held there, for tensors that come and go; whether any could go."""
 
     def progress(self, total: int, label: str) -> Progress:
         """A bar of that many steps."""
@@ -73,10 +86,19 @@ class LocalHost:
     micro_batch: int = 0
     folders: Folders = field(default_factory=Folders)
     stores_workflows: bool = True
+    vae_dtype: torch.dtype | None = None
+    text_dtype: torch.dtype | None = None
+    spares_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.micro_batch == 0:
             self.micro_batch = 1 if self.device.type == "cpu" else 4
+
+    def hold(self, network: nn.Module) -> None:
+        bring(network, self.device)
+
+    def make_room(self, size: float = math.inf) -> bool:
+        return False
 
     def progress(self, total: int, label: str) -> Progress:
         return SilentProgress(self.check_interrupted)
@@ -182,16 +204,23 @@ Result = TypeVar("Result")
 
 
 def with_smaller_tiles(run: Callable[[int], Result], tile: int, minimum: int) -> Result:
-    """run(tile), and on out-of-memory again with half the tile, down to `minimum` (pixels or latent pixels).
+    """run(tile), and on out-of-memory again with half the tile, down to `minimum` (pixels or latent pixels). What the host's other
+    models occupy is freed before a tile is made smaller.
 
     Raises OutOfMemoryError when the smallest tile does not fit either.
     """
+    alone = False
     while True:
         try:
             return run(tile)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if not alone:
+                alone = True
+                if current_host().make_room():
+                    log.warning("Out of memory: trying again with nothing else on the device.")
+                    continue
             if tile // 2 < minimum:
                 way_out = "Close other programs, choose dtype bf16, or a smaller picture or scale."
                 raise OutOfMemoryError(f"tiles of {tile} pixels do not fit the memory either.", way_out=way_out) from error

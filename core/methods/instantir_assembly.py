@@ -111,6 +111,8 @@ def _switch(prior: Prior, unet: UNet2DConditionModel, dcp: DCP, previewer: Previ
             way_out="Load the Previewer without merging, or the prior with offload none.",
         )
     device = current_host().device
+    if previewer.merged:
+        current_host().hold(unet)  # Its weights are read without calling it.
     dtypes = {"unet": prior.dtype, "dcp": dcp.image_proj.latents.dtype}
     factors = {
         name: Factors(*(factor.to(device, dtypes[name.partition(".")[0]]) for factor in pair))

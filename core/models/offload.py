@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import BadValueError, OutOfMemoryError
+from ..module_tensors import slots_of
 from ..runtime import current_host, is_out_of_memory
 from .folding import memory_of
 
@@ -23,15 +23,17 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def place(network: Network, dtype: torch.dtype, offload: Offload = "none") -> Network:
-    """The network ready for inference on the host's device in that dtype.
+    """The network ready for inference on the host's device in that dtype; a VAE in the host's vae_dtype where there is one.
 
-    network: a diffusers network, or a module around one, whose other tensors stay on the device. model: the weights come to
-    the device for a call and leave after it. group: block after block, the next one while this one computes. layerwise fp8:
-    they stay there in 8 bits and are computed with in dtype. A VAE is called layer by layer, so both kinds of offloading
-    bring its weights so; and it is not kept in 8 bits, because it is small and its rounding shows.
+    network: a diffusers network, or a module around one, whose other tensors stay on the device. none: the weights stay there
+    until the host needs their memory. model: they come to the device for a call and leave after it. group: block after block,
+    the next one while this one computes. layerwise fp8: they stay there in 8 bits and are computed with in dtype. A VAE is
+    called layer by layer, so both kinds of offloading bring its weights so; and it is not kept in 8 bits, because it is small
+    and its rounding shows.
     Raises OutOfMemoryError, and BadValueError for 8 bits on a device without them.
     """
     device = current_host().device
+    dtype = (current_host().vae_dtype if _is_vae(network) else None) or dtype
     # nn.Module's own `to`: that of diffusers warns of an empty list.
     nn.Module.to(network, dtype)
     nn.Module.to(network, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -47,6 +49,11 @@ def place(network: Network, dtype: torch.dtype, offload: Offload = "none") -> Ne
     return network
 
 
+def spared(offload: Offload) -> Offload:
+    """The offload that was asked for, or in groups where it was none and the host is told to spare the device's memory."""
+    return "group" if offload == "none" and current_host().spares_memory else offload
+
+
 def _settle(network: nn.Module, dtype: torch.dtype, offload: Offload, device: torch.device) -> None:
     parts = [] if offload == "none" else _networks_in(network) or [network]
     if offload == "layerwise fp8":
@@ -54,10 +61,13 @@ def _settle(network: nn.Module, dtype: torch.dtype, offload: Offload, device: to
             _store_in_8_bits(part, dtype, device)
         parts = []
     waiting = [module for part in parts for module in (_layers(part) if _is_vae(part) else [part])]
-    away = {id(slot.tensor) for module in waiting for slot in _slots(module)}
-    for slot in _slots(network):
+    if not waiting:
+        current_host().hold(network)
+        return
+    away = {id(slot.tensor) for module in waiting for slot in slots_of(module)}
+    for slot in slots_of(network):
         if id(slot.tensor) not in away:
-            slot.put(slot.tensor.to(device))
+            slot.put(slot.on(device))
     for module in waiting:
         _bring_for_calls(module, device, in_groups=offload == "group" and module in parts)
 
@@ -82,30 +92,12 @@ def _layers(network: nn.Module) -> list[nn.Module]:
     return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
-@dataclass(frozen=True)
-class _Slot:
-    """A parameter or buffer and the place in its module where it is looked up."""
-
-    table: dict[str, Any]
-    name: str
-    tensor: Tensor
-
-    def put(self, tensor: Tensor) -> None:
-        """Let the module find another tensor there."""
-        is_parameter = isinstance(self.tensor, nn.Parameter) and not isinstance(tensor, nn.Parameter)
-        self.table[self.name] = nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
-
-
-def _slots(module: nn.Module) -> list[_Slot]:
-    tables = [table for owner in module.modules() for table in (owner._parameters, owner._buffers)]
-    return [_Slot(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
-
-
 def _bring_for_calls(module: nn.Module, device: torch.device, in_groups: bool) -> None:
     """Hooks that bring the module's weights for each of its calls; what a call gives lies where its input lay."""
     from diffusers.hooks import apply_group_offloading
 
-    visit = _Visit(module, device)
+    is_layer = isinstance(module, nn.Conv2d | nn.Linear)
+    visit = _Visit(module, device, 0 if is_layer or in_groups else memory_of(module))
     module.register_forward_pre_hook(visit.ask, with_kwargs=True)
     if in_groups:
         streamed = device.type == "cuda"
@@ -113,25 +105,29 @@ def _bring_for_calls(module: nn.Module, device: torch.device, in_groups: bool) -
     else:
         module.register_forward_pre_hook(visit.fetch, with_kwargs=True)
         module.register_forward_hook(visit.leave, always_call=True)
-    if not isinstance(module, nn.Conv2d | nn.Linear):
+    if not is_layer:
         module.register_forward_hook(visit.answer)
 
 
 class _Visit:
     """A module's calls on a device where its weights do not live. They are never copied back: inference changes none."""
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, room: int) -> None:
+        """room: bytes that the host frees before a call; 0 for what is too small to ask for."""
         self.device = self.asked_from = device
-        self.slots = _slots(module)
+        self.room = room
+        self.slots = slots_of(module)
 
     def ask(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.room:
+            current_host().make_room(self.room)
         self.asked_from = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
 
     def fetch(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         from accelerate.utils import send_to_device
 
         for slot in self.slots:
-            slot.put(slot.tensor.to(self.device))
+            slot.put(slot.on(self.device))
         return send_to_device(args, self.device), send_to_device(kwargs, self.device)
 
     def leave(self, *_: object) -> None:

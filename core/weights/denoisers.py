@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import BadValueError
-from ..models.offload import Offload
+from ..models.offload import Offload, spared
 from .families import Family
 from .files import NetworkFile, build_network
 from .gguf_files import build_gguf
@@ -25,7 +25,7 @@ def require_possible(family: Family, stored: Form, quantization: Quantization, o
         raise BadValueError(f"{family.name} is not quantised.", where=where, way_out="Choose quantization none.")
     if quantization != "none" and stored not in ("whole", quantization):
         raise BadValueError(f"its weights are quantised already ({stored}).", where=where, way_out="Choose quantization none.")
-    form = stored if quantization == "none" else quantization
+    form = _form(stored, quantization)
     if offload not in OFFLOADS.get(form, (offload,)):
         possible = " or ".join(OFFLOADS[form])
         raise BadValueError(
@@ -33,6 +33,16 @@ def require_possible(family: Family, stored: Form, quantization: Quantization, o
         )
     if form == "nf4":
         require_package(where)
+
+
+def fitting_offload(stored: Form, quantization: Quantization, offload: Offload) -> Offload:
+    """The offload asked for, or what the host wants in its place where weights stored in that form can have it."""
+    wanted = spared(offload)
+    return wanted if wanted in OFFLOADS.get(_form(stored, quantization), (wanted,)) else offload
+
+
+def _form(stored: Form, quantization: Quantization) -> Form:
+    return stored if quantization == "none" else quantization
 
 
 def network_of(family: Family, config: dict[str, Any]) -> nn.Module:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..models.prompt import PromptEmbedding
-from ..runtime import current_host
 from .files import NetworkFile
 from .single_files import read_clip_l, read_t5
-from .text_networks import TOKENIZERS, build_encoder, last_states, read_encoder, run_encoder, token_ids
+from .text_networks import TOKENIZERS, build_encoder, last_states, read_encoder, run_encoder, text_dtype, token_ids
 
 # The longest prompt that FLUX.1-dev was trained with; shorter ones are padded, and the padding is seen.
 T5_TOKENS = 512
@@ -47,7 +46,7 @@ def _pooled(place: Path, ids: Tensor) -> Tensor:
 
     folder = place / "text_encoder"
     model = read_encoder(CLIPTextModel, folder) if place.is_dir() else build_encoder(CLIPTextModel, CLIPTextConfig, read_clip_l(place))
-    return run_encoder(lambda rows: model(rows).pooler_output, (ids,), model)
+    return run_encoder(lambda rows: model(rows).pooler_output, (ids,))
 
 
 def _states(place: Path, ids: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ def _states(place: Path, ids: Tensor) -> Tensor:
         return last_states(read_encoder(T5EncoderModel, place / "text_encoder_2"), ids)
     file = read_t5(place)
     model = build_encoder(T5EncoderModel, T5Config, file)
-    if current_host().dtype == torch.float16:
+    if text_dtype() == torch.float16:
         _keep_in_float32(model, file)
     return last_states(model, ids)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import BadValueError
 from ..methods.one_step import Generator
+from ..models.offload import spared
 from ..runtime import DTYPES, current_host
 from . import embedded, gendr, instarevive, tsd_sr
 from .empty import EmptyMethod
@@ -58,6 +59,7 @@ def load_generator(method: str, weights: str = "auto", dtype: str = "auto", opti
     """
     if method not in READERS:
         raise BadValueError(f"there is no one-step method {method!r}.", way_out=f"Known: {', '.join(METHODS)}.")
-    chosen = replace(options or LoadOptions(), dtype=DTYPES.get(dtype, current_host().dtype))
+    asked = options or LoadOptions()
+    chosen = replace(asked, dtype=DTYPES.get(dtype, current_host().dtype), offload=spared(asked.offload))
     student = chosen_file(method, weights, READERS[method].published, embedded.GENERATORS[method])
     return READERS[method].read(student, chosen)

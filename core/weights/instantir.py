@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..methods.instantir_parts import Perceptor, Previewer
 from ..models.aggregator import Aggregator
-from ..models.offload import Offload, place
+from ..models.offload import Offload, place, spared
 from ..runtime import DTYPES, current_host
 from . import embedded
 from .instantir_aggregator import read_aggregator
@@ -69,7 +69,7 @@ def load_aggregator(weights: str = "auto", dtype: str = "auto", offload: Offload
     """The Aggregator on the host's device. weights: a name of aggregator_choices(), `auto` as for the DCP; dtype: as of the DCP.
     Raises WeightsError, for ControlNets and encoders of another U-Net too, and OutOfMemoryError."""
     chosen = DTYPES.get(dtype, current_host().dtype)
-    return place(read_aggregator(part_file("Aggregator", weights), chosen), chosen, offload)
+    return place(read_aggregator(part_file("Aggregator", weights), chosen), chosen, spared(offload))
 
 
 def _files_of(part: Part) -> list[str]:

@@ -69,6 +69,7 @@ def build_quantised(build: Callable[[], Network], tensors: dict[str, Tensor], wh
     from bitsandbytes.nn import Params4bit
 
     linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear) and not name.startswith(WHOLE)]
+    current_host().make_room(sum(network.get_submodule(name).weight.numel() for name in linear) / 2)
     for name in linear:
         kept = Params4bit(network.get_parameter(f"{name}.weight").detach(), requires_grad=False, quant_type="nf4").to(current_host().device)
         _replace_layer(network, name, kept, dtype)
@@ -85,6 +86,7 @@ def build_saved(build: Callable[[], Network], tensors: dict[str, Tensor], where:
 
     weights = [name.removesuffix(mark) for mark in MARKS for name in tensors if name.endswith(mark) and name.removesuffix(mark) in tensors]
     kept, rest = {}, dict(tensors)
+    current_host().make_room(sum(tensor.nbytes for tensor in tensors.values()))
     for weight in weights:
         beside = {name: rest.pop(name) for name in tensors if name.startswith(f"{weight}.")}
         kept[weight] = Params4bit.from_prequantized(rest.pop(weight), beside, device=current_host().device)

@@ -14,12 +14,12 @@ from ..diffusion import ddpm_schedule, flow_schedule, scaled_linear_betas
 from ..models.byte_text import ByteTextEncoder
 from ..models.codec import LatentCodec
 from ..models.mini import build_vae
-from ..models.offload import Offload, place
+from ..models.offload import Offload, place, spared
 from ..models.prior import Prior
 from ..runtime import DTYPES, current_host
 from . import embedded
 from .bases import Base, find_base, search_base
-from .denoisers import build_denoiser, require_possible
+from .denoisers import build_denoiser, fitting_offload, require_possible
 from .families import family_of
 from .files import NetworkFile, build_network, read_weights
 from .nf4 import Quantization
@@ -44,9 +44,10 @@ def load_prior(
     chosen = DTYPES.get(dtype, current_host().dtype)
     base = _base(family, weights)
     if base is None:
-        return _embedded(family, chosen, offload)
+        return _embedded(family, chosen, spared(offload))
     schedule, vae = base.schedule(), base.vae()
     require_possible(family_of(family), base.stored, quantization, offload, base.name)
+    offload = fitting_offload(base.stored, quantization, offload)
     codec = LatentCodec(place(vae_of(vae), vae_dtype(vae, chosen), offload))
 
     def read_denoiser() -> nn.Module:

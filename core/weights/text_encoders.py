@@ -116,7 +116,7 @@ def encode_sd21(folder: Path, text: str) -> PromptEmbedding:
 
     ids, _ = token_ids(folder / "tokenizer", text)
     model = read_encoder(CLIPTextModel, folder / "text_encoder")
-    return PromptEmbedding(run_encoder(lambda rows: model(rows).last_hidden_state, (ids,), model))
+    return PromptEmbedding(run_encoder(lambda rows: model(rows).last_hidden_state, (ids,)))
 
 
 def encode_pixart(folder: Path, text: str, tokens: int = PIXART_TOKENS) -> PromptEmbedding:

@@ -84,7 +84,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def read_encoder(network: Any, folder: Path) -> Any:
-    """A network of that transformers class on the host's device, in its dtype. Raises WeightsError where tensors are missing or
+    """A network of that transformers class on the host's device, in its dtype for texts. Raises WeightsError where tensors are missing or
     misshapen, MissingPackageError where they are quantised and the package is missing."""
     return _read_once(lambda: _encoder(network, folder), network, folder)
 
@@ -98,7 +98,7 @@ def _encoder(network: Any, folder: Path) -> Any:
             local_files_only=True,
             use_safetensors=True,
             variant="fp16" if ".fp16." in files[0].name else None,
-            dtype=current_host().dtype,
+            dtype=text_dtype(),
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -107,7 +107,8 @@ def _encoder(network: Any, folder: Path) -> Any:
     missing = sorted(report["missing_keys"])
     if missing:
         raise WeightsError(f"tensor {missing[0]} is missing.", where=str(folder), way_out="Half a folder: copy it again.")
-    return model.to(current_host().device).eval()
+    current_host().hold(model)
+    return model.eval()
 
 
 def build_encoder(network: Any, config: Any, file: NetworkFile) -> Any:
@@ -116,20 +117,26 @@ def build_encoder(network: Any, config: Any, file: NetworkFile) -> Any:
         is_wrapped = hasattr(network(config(**file.config)), "text_model")
     # Since transformers 5.6 a CLIPTextModel no longer keeps its parts below that name.
     tensors = file.tensors if is_wrapped else {name.removeprefix("text_model."): tensor for name, tensor in file.tensors.items()}
-    built = build_network(lambda: network(config(**file.config)), tensors, file.where, current_host().dtype)
-    return built.to(current_host().device)
+    built = build_network(lambda: network(config(**file.config)), tensors, file.where, text_dtype())
+    current_host().hold(built)
+    return built
+
+
+def text_dtype() -> torch.dtype:
+    """What text encoders compute in: the host's dtype, or the one it was told for them."""
+    return current_host().text_dtype or current_host().dtype
 
 
 def last_states(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """The last states [1, N, D] of a T5 encoder; padding is seen where there is no mask [1, N]."""
     if mask is None:
-        return run_encoder(lambda rows: model(rows).last_hidden_state, (ids,), model)
-    return run_encoder(lambda rows, kept: model(rows, attention_mask=kept).last_hidden_state, (ids, mask), model)
+        return run_encoder(lambda rows: model(rows).last_hidden_state, (ids,))
+    return run_encoder(lambda rows, kept: model(rows, attention_mask=kept).last_hidden_state, (ids, mask))
 
 
 def penultimate(model: Any, ids: Tensor) -> Tensor:
     """States [1, N, D] of a CLIP encoder before its last layer, without the final norm."""
-    return run_encoder(lambda rows: model(rows, output_hidden_states=True).hidden_states[-2], (ids,), model)
+    return run_encoder(lambda rows: model(rows, output_hidden_states=True).hidden_states[-2], (ids,))
 
 
 def penultimate_and_pooled(model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,11 +147,11 @@ def penultimate_and_pooled(model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
         return torch.cat([output.hidden_states[-2].flatten(1), output.text_embeds], dim=1)
 
     width, pooled = model.config.hidden_size, model.config.projection_dim
-    states, projected = run_encoder(packed, (ids,), model).split([ids.shape[1] * width, pooled], dim=1)
+    states, projected = run_encoder(packed, (ids,)).split([ids.shape[1] * width, pooled], dim=1)
     return states.unflatten(1, (ids.shape[1], width)), projected
 
 
 @torch.inference_mode()
-def run_encoder(call: Callable[..., Tensor], rows: tuple[Tensor, ...], model: Any) -> Tensor:
-    """call(*rows) on the model's device, float32 on the CPU."""
-    return run_model(call, *(row.to(model.device) for row in rows)).float().cpu()
+def run_encoder(call: Callable[..., Tensor], rows: tuple[Tensor, ...]) -> Tensor:
+    """call(*rows) on the host's device, float32 on the CPU."""
+    return run_model(call, *(row.to(current_host().device) for row in rows)).float().cpu()

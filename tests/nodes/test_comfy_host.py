@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from kintsugi.core import runtime
+from kintsugi.core.models.offload import place, spared
 from kintsugi.core.weights.locations import find_files
 from kintsugi.nodes import comfy_host
+from torch import nn
 
-MODULES = ("folder_paths", "comfy", "comfy.utils", "comfy.model_management", "comfy.cli_args")
+MODULES = ("folder_paths", "comfy", "comfy.utils", "comfy.model_management", "comfy.model_patcher", "comfy.cli_args")
 
 
 class InterruptProcessingException(Exception):  # noqa: N818
@@ -27,6 +29,50 @@ class Bar:
 
     def update_absolute(self, value: int, total: int, preview: Any = None) -> None:
         self.calls.append((value, total, preview))
+
+
+class Patcher:
+    """What ComfyUI's ModelPatcher tells of a model that nothing is patched on."""
+
+    def __init__(self, model: nn.Module, load_device: torch.device, offload_device: torch.device) -> None:
+        self.model, self.load_device, self.offload_device = model, load_device, offload_device
+
+
+class Management(ModuleType):
+    """Loads what it is asked for, sends it away again when told, and computes in float32 unless told otherwise."""
+
+    interrupted = False
+    told: torch.dtype | None = None
+
+    def __init__(self) -> None:
+        super().__init__("comfy.model_management")
+        self.loaded: list[Any] = []
+        self.vram_state = SimpleNamespace(name="NORMAL_VRAM")
+
+    def get_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    unet_offload_device = get_torch_device
+
+    def unet_dtype(self, device: torch.device, supported_dtypes: list[torch.dtype]) -> torch.dtype:
+        return self.told or supported_dtypes[0]
+
+    def minimum_inference_memory(self) -> float:
+        return 0.0
+
+    def throw_exception_if_processing_interrupted(self) -> None:
+        if self.interrupted:
+            raise InterruptProcessingException
+
+    def load_models_gpu(self, models: list[Any]) -> None:
+        for model in models:
+            model.partially_load(model.load_device)
+            self.loaded.append(model)
+
+    def free_memory(self, size: float, device: torch.device) -> list[Any]:
+        while self.loaded:
+            self.loaded.pop().detach()
+        return []
 
 
 @pytest.fixture
@@ -42,15 +88,8 @@ def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     paths.add_model_folder_path = add_model_folder_path
     for kind in ("input", "output", "temp"):
         setattr(paths, f"get_{kind}_directory", lambda kind=kind: str(tmp_path / kind))
-    management: Any = modules["comfy.model_management"]
-    management.get_torch_device = lambda: torch.device("cpu")
-    management.interrupted = False
-
-    def check() -> None:
-        if management.interrupted:
-            raise InterruptProcessingException
-
-    management.throw_exception_if_processing_interrupted = check
+    modules["comfy.model_management"] = Management()
+    modules["comfy.model_patcher"].ModelPatcher = Patcher  # type: ignore[attr-defined]
     modules["comfy.utils"].ProgressBar = Bar  # type: ignore[attr-defined]
     modules["comfy.cli_args"].args = SimpleNamespace(disable_metadata=False)  # type: ignore[attr-defined]
     for name, module in modules.items():
@@ -107,6 +146,77 @@ def test_comfyuis_own_interruption_passes_through(comfyui: dict[str, ModuleType]
     comfyui["comfy.model_management"].interrupted = True  # type: ignore[attr-defined]
     with pytest.raises(InterruptProcessingException):
         runtime.current_host().progress(3, "Steps").advance()
+
+
+def test_no_preview_is_made_where_comfyui_shows_none(comfyui: dict[str, ModuleType]) -> None:
+    comfy_host.install_when_inside_comfyui()
+    options: Any = comfyui["comfy.cli_args"].args  # type: ignore[attr-defined]
+    progress = runtime.current_host().progress(2, "Steps")
+    options.preview_method, options.preview_size = SimpleNamespace(value="none"), 256
+    progress.advance(preview=lambda: pytest.fail("a preview was made"))
+    options.preview_method = SimpleNamespace(value="auto")
+    progress.advance(preview=lambda: torch.zeros(4, 6, 3))
+    assert [shown and shown[2] for *_, shown in progress._bar.calls] == [None, 256]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "expected"),
+    [
+        ({}, None, (torch.float32, None, None)),
+        ({"fp32_vae": True}, torch.bfloat16, (torch.bfloat16, torch.float32, None)),
+        ({"force_fp16": True, "fp16_vae": True}, None, (torch.float16, torch.float16, None)),
+        ({"bf16_text_enc": True}, torch.float8_e4m3fn, (torch.float32, None, torch.bfloat16)),
+    ],
+)
+def test_comfyuis_dtypes_reach_our_networks(
+    comfyui: dict[str, ModuleType], options: dict[str, bool], told: torch.dtype | None, expected: tuple[torch.dtype | None, ...]
+) -> None:
+    vars(comfyui["comfy.cli_args"].args).update(options)  # type: ignore[attr-defined]
+    comfyui["comfy.model_management"].told = told  # type: ignore[attr-defined]
+    host = comfy_host.comfy_host()
+    assert (host.dtype, host.vae_dtype, host.text_dtype) == expected
+
+
+def test_lowvram_makes_groups_of_what_is_not_offloaded(comfyui: dict[str, ModuleType]) -> None:
+    management: Any = comfyui["comfy.model_management"]
+    assert not comfy_host.comfy_host().spares_memory
+    management.vram_state = SimpleNamespace(name="LOW_VRAM")
+    with runtime.using_host(comfy_host.comfy_host()):
+        assert (spared("none"), spared("model")) == ("group", "model")
+
+
+def test_a_network_that_was_sent_away_comes_back_when_a_part_of_it_is_called(comfyui: dict[str, ModuleType]) -> None:
+    comfy_host.install_when_inside_comfyui()
+    management: Any = comfyui["comfy.model_management"]
+    network = place(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.float32)
+    (held,) = management.loaded
+    assert held.loaded_size() == held.model_size() == 4 * (3 * 4 + 4 + 4 * 2 + 2)
+    expected = network(torch.ones(1, 3))
+    management.free_memory(1e30, torch.device("cpu"))
+    assert (held.loaded_size(), management.loaded) == (0, [])
+    network[1](torch.ones(1, 4))
+    assert management.loaded == [held] and held.loaded_size() == held.model_size()
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    assert torch.equal(network(torch.ones(1, 3)), expected)
+
+
+def test_a_network_that_nobody_has_any_more_is_not_kept(comfyui: dict[str, ModuleType]) -> None:
+    comfy_host.install_when_inside_comfyui()
+    place(nn.Linear(3, 4), torch.float32)
+    comfyui["comfy.model_management"].loaded.clear()  # type: ignore[attr-defined]
+    assert not comfy_host._held
+
+
+def test_networks_stay_where_comfyuis_memory_management_is_unknown(
+    comfyui: dict[str, ModuleType], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Management, "load_models_gpu")
+    for _ in range(2):
+        with runtime.using_host(comfy_host.comfy_host()):
+            place(nn.Linear(3, 4), torch.float32)
+    assert [record.message for record in caplog.records] == [
+        "This ComfyUI manages memory in an unknown way (no load_models_gpu): what Kintsugi loads stays on the device."
+    ]
 
 
 def test_an_unknown_folder_paths_is_left_alone(comfyui: dict[str, ModuleType]) -> None:
