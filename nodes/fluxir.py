@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.methods.fluxir import Options, restore_latent
 from ..core.models.prior import Prior
 from ..core.runtime import DTYPES
 from ..core.weights.fluxir import adapter_choices, load_adapter
+from .latents import Latent, scaled, with_samples
 from .prompt import Conditioning, as_prompt
 from .sockets import FLUXIR, PRIOR, InputTypes, choice, integer, number, seed, socket
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ..core.models.flux_adapter import FluxAdapter
 
 CATEGORY = "image/restoration/FluxIR"
-Latent = dict[str, Any]
 
 
 class KintsugiLoadFluxIR:
@@ -91,7 +91,8 @@ class KintsugiFluxIRSampler:
     ) -> tuple[Latent]:
         options = Options(steps, guidance, strength, control_start, control_end)
         prompt = None if positive is None else as_prompt(positive, "positive")
-        return ({**latent, "samples": restore_latent(prior, fluxir, latent["samples"], seed, options, tile, prompt)},)
+        restored = restore_latent(prior, fluxir, scaled(prior, latent), seed, options, tile, prompt)
+        return (with_samples(latent, prior, restored),)
 
 
 NODES = (KintsugiLoadFluxIR, KintsugiFluxIRSampler)

@@ -23,6 +23,7 @@ from ..core.weights.instantir import (
     perceptor_choices,
     previewer_choices,
 )
+from .latents import Latent, scaled, with_samples
 from .prompt import Conditioning, as_prompt
 from .sockets import (
     AGGREGATOR,
@@ -42,7 +43,6 @@ from .sockets import (
 )
 
 CATEGORY = "image/restoration/InstantIR"
-Latent = dict[str, Any]
 
 
 def weights(choices: list[str]) -> InputSpec:
@@ -176,8 +176,8 @@ class KintsugiPreview:
         add_noise: bool = True,
     ) -> tuple[Latent]:
         prompt = None if positive is None else as_prompt(positive, "positive")
-        seen = look(prior, previewer, lq_context, latent["samples"], timestep, seed, add_noise, prompt)
-        return ({**latent, "samples": seen},)
+        seen = look(prior, previewer, lq_context, scaled(prior, latent), timestep, seed, add_noise, prompt)
+        return (with_samples(latent, prior, seen),)
 
 
 class KintsugiLoadAggregator:
@@ -270,9 +270,9 @@ class KintsugiAdaResSampler:
             previews == "conditional", control_start, creative_start, strength,
         )  # fmt: skip
         prompts = as_prompt(positive, "positive"), as_prompt(negative, "negative")
-        other = None if reference is None else reference["samples"]
-        restored = restore_latent(prior, lq_context, previewer, aggregator, latent["samples"], *prompts, seed, options, tile, other)
-        return {**latent, "samples": restored.latent}, {"samples": restored.previews}
+        other = None if reference is None else scaled(prior, reference)
+        restored = restore_latent(prior, lq_context, previewer, aggregator, scaled(prior, latent), *prompts, seed, options, tile, other)
+        return with_samples(latent, prior, restored.latent), with_samples({}, prior, restored.previews)
 
 
 def _ways() -> dict[str, InputSpec]:

@@ -16,10 +16,10 @@ from ..core.runtime import DTYPES
 from ..core.weights.bases import base_choices
 from ..core.weights.generators import METHODS, load_generator, weights_choices
 from ..core.weights.options import POSTERIORS, PRESETS, LoadOptions, Posterior
+from .latents import Latent, scaled, with_samples
 from .sockets import GENERATOR, PRIOR, InputTypes, choice, integer, number, seed, socket, switch, text
 
 CATEGORY = "image/restoration/one step"
-Latent = dict[str, Any]
 
 
 def tile_size() -> Any:
@@ -171,7 +171,8 @@ class KintsugiOneStepLatent:
         }
 
     def restore(self, generator: Generator, latent: Latent, seed: int) -> tuple[Latent]:
-        return ({**latent, "samples": restore_latent(generator, latent["samples"], seed)},)
+        prior = generator.prior
+        return (with_samples(latent, prior, restore_latent(generator, scaled(prior, latent), seed)),)
 
 
 class KintsugiEncode:
@@ -180,7 +181,7 @@ class KintsugiEncode:
     CATEGORY = "image/restoration/latent"
     SEARCH_ALIASES = ["VAE encode", "tiled VAE"]
     RETURN_TYPES, RETURN_NAMES, FUNCTION = ("LATENT",), ("latent",), "encode"
-    OUTPUT_TOOLTIPS = ("The scaled latent, as ComfyUI keeps latents of this family.",)
+    OUTPUT_TOOLTIPS = ("The latent, as VAE Encode of ComfyUI gives it for this family.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> InputTypes:  # noqa: N802
@@ -202,7 +203,8 @@ class KintsugiEncode:
     def encode(
         self, prior: Prior, image: Tensor, tile: int, tiling: Mode = "auto", posterior: Posterior = "mean", seed: int = 0
     ) -> tuple[Latent]:
-        return ({"samples": encode_picture(prior, image, tile, tiling, seed if posterior == "sample" else None)},)
+        encoded = encode_picture(prior, image, tile, tiling, seed if posterior == "sample" else None)
+        return (with_samples({}, prior, encoded),)
 
 
 class KintsugiDecode:
@@ -218,14 +220,14 @@ class KintsugiDecode:
         return {
             "required": {
                 "prior": socket(PRIOR, "The prior that made the latent."),
-                "latent": socket("LATENT", "A scaled latent of this prior."),
+                "latent": socket("LATENT", "A latent of this prior."),
                 "tile": tile_size(),
             },
             "optional": {"tiling": tiling()},
         }
 
     def decode(self, prior: Prior, latent: Latent, tile: int, tiling: Mode = "auto") -> tuple[Tensor]:
-        return (decode_latent(prior, latent["samples"], tile, tiling),)
+        return (decode_latent(prior, scaled(prior, latent), tile, tiling),)
 
 
 NODES = (KintsugiLoadGenerator, KintsugiRestoreOneStep, KintsugiOneStepLatent, KintsugiEncode, KintsugiDecode)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LatentCodec:
-    """A diffusers AutoencoderKL; latents are kept scaled: scaling_factor * (z - shift_factor), as ComfyUI keeps them."""
+    """A diffusers AutoencoderKL and the numbers of its latents: networks see scaling_factor * (z - shift_factor), the scaled latent.
+
+    On a wire of a graph, ComfyUI's or ours, travels z itself: see unscaled() and scaled().
+    """
 
     vae: AutoencoderKL
 
@@ -48,10 +51,14 @@ class LatentCodec:
         mean, log_variance = moments.chunk(2, dim=1)
         if noise is not None:
             mean = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise.to(mean)
-        return (mean - self._shift) * self._scale
+        return self.scaled(mean)
+
+    def scaled(self, latent: Tensor) -> Tensor:
+        """The scaled latent [B, C, h, w] of what the VAE's encoder gives and its decoder takes."""
+        return (latent - self._shift) * self._scale
 
     def unscaled(self, latent: Tensor) -> Tensor:
-        """What the VAE's decoder takes for a scaled latent [B, C, h, w]."""
+        """scaled() undone."""
         return latent / self._scale + self._shift
 
     def _placed(self, planes: Tensor) -> Tensor:
