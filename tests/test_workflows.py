@@ -35,6 +35,7 @@ RESULTS = {
     "instarevive_photo": [(64, 48)],
     "instarevive_face": [(64, 48)],
     "instarevive_cartoon": [(64, 48)],
+    "restore_faces": [(64, 48), (128, 48)],
     "compare_one_step": [(64, 48), (128, 48)] * 3,
     "instantir": [(64, 48)],
     "instantir_creative": [(64, 48)],

@@ -25,6 +25,8 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "docs" / "sample"
 PART = (130, 20, 370, 260)  # left, top, right, bottom: the face and the collar
+FACE = (150, 20, 310, 190)  # an ellipse in this box is painted over the face
+AROUND_FACE = (110, 0, 350, 240)
 ENLARGED = 2
 THUMBNAIL = 512
 GAP, LABEL_HEIGHT = 6, 26
@@ -99,6 +101,15 @@ def before_and_after(damaged: Image.Image, clean: Image.Image) -> Image.Image:
     return labelled_row(parts, ("damaged", "restored", "original"))
 
 
+def painted(photo: Image.Image) -> Image.Image:
+    """The photo as the mask editor stores it: what is painted is transparent."""
+    alpha = Image.new("L", photo.size, 255)
+    ImageDraw.Draw(alpha).ellipse(FACE, fill=0)
+    result = photo.copy()
+    result.putalpha(alpha)
+    return result
+
+
 def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Image]:
     """By workflow, with the weights that ship; a caption says where those are untrained."""
     coffee = Image.open(Path(skimage.__file__).parent / "data" / "coffee.png").convert("RGB")
@@ -110,6 +121,7 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
     compared = made_by("compare_one_step", damaged)
     portrait = damaged.crop(PART)
     _, sheet = made_by("instantir_previews", portrait)
+    faces = made_by("restore_faces", painted(damaged))[0]
     pairs = made_by("fluxgen_dataset", portrait, "Draw.width=128", "Draw.height=128")
     previews = sheet.crop((0, 0, sheet.width // 3, sheet.width // 3))
     return {
@@ -120,6 +132,7 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
         "instarevive_photo": strips([damaged, *made_by("instarevive_photo", damaged)], "InstaRevive, photo (small weights)"),
         "instarevive_face": strips([face, *made_by("instarevive_face", face)], "InstaRevive, portrait (small weights)"),
         "instarevive_cartoon": strips([face, *made_by("instarevive_cartoon", face)], "InstaRevive, cartoon (small weights)"),
+        "restore_faces": strips([damaged.crop(AROUND_FACE), faces.crop(AROUND_FACE)], "only the painted face (small weights)"),
         "instantir": strips([portrait, *made_by("instantir", portrait)], f"InstantIR {UNTRAINED}"),
         "instantir_creative": strips([portrait, *made_by("instantir_creative", portrait)], f"InstantIR, creative {UNTRAINED}"),
         "instantir_previews": strips([portrait, previews], f"InstantIR, previews over time {UNTRAINED}"),

@@ -10,7 +10,7 @@ PICTURE = torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(0))
 
 
 def test_what_the_mask_editor_paints_is_what_is_replaced(host: LocalHost) -> None:
-    """The editor stores what is painted as transparent, in the clipspace folder under the input folder."""
+    """The editor stores a copy of the photo under the input folder, transparent where it is painted."""
     (host.folders.input / "clipspace").mkdir()
     alpha = Image.new("L", (64, 48), 255)
     alpha.paste(0, (20, 10, 40, 30))
