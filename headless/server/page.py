@@ -51,7 +51,6 @@ class StaticFiles:
             if path.suffix != ".map"
         }
         self._loading: dict[str, asyncio.Task[StaticFile]] = {}
-        self.compressions = 0
 
     async def find(self, name: str) -> StaticFile:
         """The file of that name. Raises Refused 404."""
@@ -67,7 +66,6 @@ class StaticFiles:
         content = path.read_bytes()
         packed = None
         if path.suffix in _COMPRESSED:
-            self.compressions += 1
             packed = gzip.compress(content, compresslevel=6, mtime=0)
         etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
         return StaticFile(path, content_type(name), etag, FOR_EVER if _HASHED.fullmatch(name) else NO_CACHE, packed)
