@@ -53,12 +53,8 @@ def job_item(job: Job) -> dict[str, Any]:
 def job_detail(job: Job) -> dict[str, Any]:
     """A job in full: what it showed, and the workflow to open again."""
     workflow = {"prompt": job.prompt, "extra_data": _shown_extra(job)}
-    return job_item(job) | {
-        "outputs": job.ui,
-        "execution_meta": job.meta,
-        "execution_status": _execution_status(job),
-        "workflow": workflow,
-    }
+    status = {"execution_status": _execution_status(job)} if job.end_time is not None else {}
+    return job_item(job) | {"outputs": job.ui, "execution_meta": job.meta, "workflow": workflow} | status
 
 
 def _outputs(job: Job) -> Iterator[tuple[str, str, Any]]:

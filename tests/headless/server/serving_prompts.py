@@ -29,7 +29,8 @@ from kintsugi.headless.server.engine import Engine, EngineSettings
 from kintsugi.headless.server.options import ServerOptions
 from PIL import Image
 
-PATIENCE = 60.0
+# Machines that run tests may do much else.
+PATIENCE = 240.0
 DONE = ("completed", "failed", "cancelled")
 
 
