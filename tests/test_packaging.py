@@ -16,7 +16,7 @@ from setuptools import Distribution, find_packages
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("core", "nodes", "training", "headless")
-DATA = ("workflows", "web", "locales", "training/recipes", "core/weights/embedded", "docs/sample")
+DATA = ("workflows", "web", "locales", "training/recipes", "core/weights/embedded", "docs/sample", "headless/server/page_scripts")
 MEGABYTE = 2**20
 COMFY_FIELDS = {"PublisherId", "DisplayName", "Icon", "banner_url", "Models", "includes", "web", "requires-comfyui"}
 
