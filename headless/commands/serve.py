@@ -109,7 +109,7 @@ def serve(
 
     options = ServerOptions(
         user=user_directory or (base_directory or user_data_directory()) / "user",
-        listen=tuple(name.strip() for name in listen.split(",") if name.strip()),
+        listen=tuple(name.strip() for name in listen.split(",")),
         port=port,
         token=token.strip(),
         allowed_hosts=tuple(allow_host or ()),

@@ -58,11 +58,17 @@ LOG = web.AppKey("log", LogLines)
 
 
 async def keep_log(app: web.Application) -> AsyncIterator[None]:
-    """Listens to the log as long as the server runs."""
-    logger = logging.getLogger("kintsugi")
-    logger.addHandler(app[LOG])
+    """As long as the server runs, what is logged goes to the page's panel and, whole, to whoever runs the server."""
+    logger, terminal = logging.getLogger("kintsugi"), logging.StreamHandler()
+    terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    for handler in (app[LOG], terminal):
+        logger.addHandler(handler)
     yield
-    logger.removeHandler(app[LOG])
+    for handler in (app[LOG], terminal):
+        logger.removeHandler(handler)
+    logger.setLevel(before)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
