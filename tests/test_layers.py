@@ -11,7 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("core", "nodes", "training", "headless")
 FLOORS = {
-    "core.runtime": 0, "core.errors": 0, "core.folders": 0, "core.randomness": 0, "core.file_names": 0, "core.module_tensors": 0, "core.picture_files": 0,
+    "core.runtime": 0, "core.errors": 0, "core.folders": 0, "core.randomness": 0, "core.file_names": 0,
+    "core.module_tensors": 0, "core.picture_files": 0,
     "core.diffusion": 1, "core.imaging": 1, "core.degradation": 1, "core.quality": 1, "core.protocols": 1, "core.selection": 1,
     "core.pair_shards": 1,
     "core.models": 2, "core.graph": 2,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,14 +12,11 @@ from PIL.PngImagePlugin import PngInfo
 
 
 @pytest.fixture(scope="module")
-def trial() -> ModuleType:
-    """tools/try_in_comfyui.py, which is a script beside the package."""
-    spec = importlib.util.spec_from_file_location("try_in_comfyui", Path(__file__).parents[2] / "tools" / "try_in_comfyui.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["try_in_comfyui"] = module
-    spec.loader.exec_module(module)
-    return module
+def trial() -> Iterator[ModuleType]:
+    """tools/comfyui_comparison.py, which is a script beside the package, and finds others beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+        yield importlib.import_module("comfyui_comparison")
 
 
 def test_nodes_that_are_missing_or_told_otherwise_are_named(trial: ModuleType) -> None:
