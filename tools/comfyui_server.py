@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-BOOT_SECONDS, PROMPT_SECONDS = 600, 1800
+BOOT_SECONDS, PROMPT_SECONDS, ANSWER_SECONDS = 1800, 3600, 600
 PROBE = "comfyui_probe"
 
 
@@ -69,7 +69,7 @@ class Server:
     def call(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
