@@ -41,15 +41,15 @@ class StaticFile:
 class StaticFiles:
     """The files of the page by name; each is read and compressed at its first request and kept (7 MB for a page load).
 
-    Names are those found in the folder at the start, so that none can lead elsewhere. Source maps are left out, and links that
-    leave the folder.
+    Names are those found in the folder at the start, so that none can lead elsewhere. Source maps and links are
+    left out.
     """
 
     def __init__(self, folder: Path) -> None:
         self._paths = {
             path.relative_to(folder).as_posix(): path
             for path in (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-            if path.suffix != ".map" and (not path.is_symlink() or path.resolve().is_relative_to(folder.resolve()))
+            if path.suffix != ".map" and path.is_file() and not path.is_symlink()
         }
         self._loading: dict[str, asyncio.Task[StaticFile]] = {}
 
