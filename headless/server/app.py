@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ...core.errors import KintsugiError
 from . import (
@@ -70,6 +71,8 @@ async def explained(request: web.Request, handler: Handler) -> web.StreamRespons
         raise
     except web.HTTPException as raised:
         raise Refused(f"{raised.reason}.", raised.status, "refused") from raised
+    except (HttpProcessingError, web.RequestPayloadError):
+        return refusal("The body of the request cannot be read.")
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         return refusal("A file stands where a folder is needed, or a folder where a file is.", 409, "exists")
     except PermissionError:

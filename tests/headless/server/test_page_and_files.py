@@ -57,11 +57,11 @@ def test_the_page_is_revalidated_and_its_hashed_files_are_kept_for_ever(place: P
 
 
 def test_static_files_are_compressed_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    compressed = []
+    compressed, compress = list[int](), gzip.compress
 
     def counting(content: bytes, **options: Any) -> bytes:
         compressed.append(len(content))
-        return gzip.compress(content, **options)
+        return compress(content, **options)
 
     monkeypatch.setattr(page.gzip, "compress", counting)
     place_of_script = place.base / "page" / SCRIPT[1:]
@@ -340,8 +340,11 @@ def test_the_address_is_one_that_this_machine_can_open() -> None:
 
 
 def test_an_empty_input_folder_gets_the_photo_of_the_shipped_workflows(tmp_path: Path) -> None:
-    put_example(tmp_path)
-    assert Image.open(tmp_path / "example.png").format == "PNG"
-    (tmp_path / "example.png").rename(tmp_path / "mine.png")
-    put_example(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    put_example(folder)
+    with Image.open(folder / "example.png") as example:
+        assert example.format == "PNG"
+    (folder / "example.png").rename(folder / "mine.png")
+    put_example(folder)
+    assert [path.name for path in folder.iterdir()] == ["mine.png"]
