@@ -3,22 +3,25 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { compareSlider } from "./compare_slider.js";
-import { latestOutput, nodeOfExecution, showBelow, takeOverPictures } from "./node_display.js";
+import { latestOutput, locatorOf, nodeOfExecution, showBelow, takeOverPictures } from "./node_display.js";
 import { previewStrip } from "./preview_strip.js";
 import { qualityChart } from "./quality_chart.js";
 
-/** A node class, the key of its `ui` that is drawn, and what draws it. */
-const DISPLAYS = {
-  KintsugiCompare: { key: "kintsugi_compare", display: compareSlider, height: 180, takesPictures: true, atOnce: true },
-  KintsugiMeasureQuality: { key: "kintsugi_quality", display: qualityChart, height: 48 },
-  KintsugiSelectByQuality: { key: "kintsugi_quality", display: qualityChart, height: 48 },
-};
-const SAMPLER = "KintsugiAdaResSampler";
+/** @typedef {import("./node_display.js").GraphNode} GraphNode */
+/** @typedef {(output: Record<string, any[]> | undefined) => void} Update takes what the node showed last */
 
-/** Nodes with a display: what brings it up to date with what the node showed last. @type {WeakMap<object, () => void>} */
+/** By class, what prepares a new node. @type {Record<string, (node: GraphNode) => Update>} */
+const DISPLAYS = {
+  KintsugiAdaResSampler: previews,
+  KintsugiCompare: slider,
+  KintsugiMeasureQuality: chart,
+  KintsugiSelectByQuality: chart,
+};
+
+/** @type {WeakMap<GraphNode, () => void>} */
 const refreshers = new WeakMap();
-/** @type {WeakMap<object, ReturnType<typeof previewStrip>>} */
-const strips = new WeakMap();
+/** The strips of samplers, which outlive the node while another graph is open. @type {Map<string, ReturnType<typeof previewStrip>>} */
+const strips = new Map();
 let warned = false;
 
 /** Run `step`; whatever goes wrong costs the display, never the node. @param {() => void} step */
@@ -31,52 +34,74 @@ function orWarn(step) {
   }
 }
 
-/** @param {import("./node_display.js").GraphNode} node */
+/** @param {GraphNode} node @returns {Update} */
+function slider(node) {
+  const display = compareSlider(api);
+  showBelow(app, node, "kintsugi_compare", display.element, 180);
+  takeOverPictures(node);
+  return onChange("kintsugi_compare", display.show);
+}
+
+/** @param {GraphNode} node @returns {Update} */
+function chart(node) {
+  const display = qualityChart();
+  let placed = false;
+  return onChange("kintsugi_quality", (pictures) => {
+    if (!placed) showBelow(app, node, "kintsugi_quality", display.element, 48);
+    placed = true;
+    display.show(pictures);
+  });
+}
+
+/** @param {GraphNode} node @returns {Update} */
+function previews(node) {
+  let placed = false;
+  return () => {
+    const strip = strips.get(locatorOf(app, node));
+    if (!strip || placed) return;
+    showBelow(app, node, "kintsugi_previews", strip.element, 200);
+    takeOverPictures(node);
+    placed = true;
+  };
+}
+
+/** Outputs are handed over again and again; `show` is told of new ones. @returns {Update} */
+function onChange(key, show) {
+  let shown;
+  return (output) => {
+    const entries = output?.[key];
+    if (!entries || entries === shown) return;
+    shown = entries;
+    show(entries);
+  };
+}
+
+/** @param {GraphNode} node */
 function prepare(node) {
-  const plan = DISPLAYS[node.comfyClass];
-  if (!plan) return;
-  let shown, display;
-  const show = (output) => {
-    const entries = output?.[plan.key];
-    if (entries && entries !== shown) {
-      shown = entries;
-      ensure().show(entries);
-    }
-  };
-  const ensure = () => {
-    if (!display) {
-      display = plan.display(api);
-      showBelow(app, node, plan.key, display.element, plan.height);
-    }
-    return display;
-  };
-  if (plan.atOnce) ensure();
-  if (plan.takesPictures) takeOverPictures(node);
-  const { onExecuted, onDrawBackground } = node;
+  const update = DISPLAYS[node.comfyClass]?.(node);
+  if (!update) return;
+  const refresh = () => orWarn(() => update(latestOutput(app, node)));
+  refreshers.set(node, refresh);
+  const { onExecuted, onDrawForeground } = node;
   node.onExecuted = function (output) {
     onExecuted?.call(this, output);
-    orWarn(() => show(output));
+    orWarn(() => update(output));
   };
-  const refresh = () => show(latestOutput(app, node));
-  refreshers.set(node, refresh);
-  // A graph that comes back (another tab, a finished job) gets its outputs without a message; drawing is when that shows.
-  node.onDrawBackground = function (...drawing) {
-    if (!plan.takesPictures) onDrawBackground?.apply(this, drawing);
-    orWarn(refresh);
+  // A graph that comes back (another tab, an earlier run) gets its outputs without a message; they are there when it is drawn.
+  node.onDrawForeground = function (...drawing) {
+    refresh();
+    return onDrawForeground?.apply(this, drawing);
   };
 }
 
 /** @param {{blob: Blob, displayNodeId: string, promptId?: string, jobId?: string}} preview */
 function collect({ blob, displayNodeId, promptId, jobId }) {
   const node = nodeOfExecution(app, displayNodeId);
-  if (node?.comfyClass !== SAMPLER) return;
-  if (!strips.has(node)) {
-    const strip = previewStrip();
-    showBelow(app, node, "kintsugi_previews", strip.element, 200);
-    takeOverPictures(node);
-    strips.set(node, strip);
-  }
-  strips.get(node).add(blob, promptId ?? jobId ?? "");
+  if (node?.comfyClass !== "KintsugiAdaResSampler") return;
+  const key = locatorOf(app, node);
+  if (!strips.has(key)) strips.set(key, previewStrip());
+  strips.get(key).add(blob, promptId ?? jobId ?? "");
+  refreshers.get(node)?.();
 }
 
 const style = document.createElement("link");
@@ -89,6 +114,6 @@ api.addEventListener("b_preview_with_metadata", ({ detail }) => orWarn(() => col
 app.registerExtension({
   name: "kintsugi.displays",
   nodeCreated: (node) => orWarn(() => prepare(node)),
-  // Nodes that are drawn by the page and not on the canvas hear of returned outputs here.
-  afterLoadGraph: () => app.graph.nodes.forEach((node) => orWarn(() => refreshers.get(node)?.())),
+  // Nodes that the page draws instead of the canvas hear of returned outputs here.
+  afterLoadGraph: () => app.graph.nodes.forEach((node) => refreshers.get(node)?.()),
 });

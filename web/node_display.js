@@ -12,6 +12,7 @@
  * @property {(name: string, type: string, element: HTMLElement, options: object) => any} addDOMWidget
  * @property {(output: Record<string, any[]>) => void} [onExecuted]
  * @property {(...drawing: any[]) => void} [onDrawBackground]
+ * @property {(...drawing: any[]) => void} [onDrawForeground]
  * @property {boolean} [hideOutputImages]
  */
 
@@ -27,12 +28,12 @@ export function showBelow(app, node, name, element, height) {
   const options = { serialize: false, hideOnZoom: false, margin: 6, getMinHeight: () => height };
   const widget = node.addDOMWidget(name, "kintsugi", element, options);
   widget.serialize = false;
-  element.addEventListener("wheel", (event) => passOn(app, element, event), { passive: false });
+  element.onwheel = (event) => passOn(app, event);
   node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
 }
 
 /** The wheel zooms the graph over an element too, but where there is more to scroll to. */
-function passOn(app, element, event) {
+function passOn(app, event) {
   const scrolled = event.target.closest(".kintsugi-scrolls");
   if (scrolled && (scrolled.scrollHeight > scrolled.clientHeight || scrolled.scrollWidth > scrolled.clientWidth)) {
     event.stopPropagation();
@@ -56,8 +57,20 @@ export function takeOverPictures(node) {
  * @returns {Record<string, any[]> | undefined}
  */
 export function latestOutput(app, node) {
-  const inRoot = !node.graph || node.graph === (app.rootGraph ?? app.graph);
-  return app.nodeOutputs?.[inRoot ? node.id : `${node.graph.id}:${node.id}`];
+  return app.nodeOutputs?.[isInside(app, node) ? `${node.graph.id}:${node.id}` : node.id];
+}
+
+/** A name for a node that it keeps while its graph is away. @param {any} app @param {GraphNode} node */
+export function locatorOf(app, node) {
+  return [rootOf(app).id, ...(isInside(app, node) ? [node.graph.id] : []), node.id].join("/");
+}
+
+function rootOf(app) {
+  return app.rootGraph ?? app.graph;
+}
+
+function isInside(app, node) {
+  return Boolean(node.graph) && node.graph !== rootOf(app);
 }
 
 /**
@@ -67,7 +80,7 @@ export function latestOutput(app, node) {
  * @returns {GraphNode | undefined}
  */
 export function nodeOfExecution(app, id) {
-  let graph = app.rootGraph ?? app.graph;
+  let graph = rootOf(app);
   let node;
   for (const part of String(id).split(":")) {
     node = graph?.getNodeById(part) ?? graph?.getNodeById(Number(part));

@@ -37,6 +37,7 @@ export function previewStrip() {
 
   function choose(preview) {
     chosen = preview;
+    pointedAt = null;
     draw();
   }
 

@@ -59,5 +59,6 @@ export function measuresOf(pictures) {
 function bestOf(rows, higherIsBetter) {
   if (higherIsBetter === null) return undefined;
   const order = ({ value }) => (value === "inf" ? Infinity : Number(value)) * (higherIsBetter ? 1 : -1);
-  return rows.reduce((best, row) => (order(row) > order(best) ? row : best)).value;
+  const comparable = rows.filter((row) => !Number.isNaN(order(row)));
+  return comparable.reduce((best, row) => (order(row) > order(best) ? row : best), comparable[0])?.value;
 }
