@@ -33,6 +33,8 @@ Client = TestClient[Any, Any]
 UPLOADS = ("/upload/image", "/upload/mask")
 FORM = "multipart/form-data; boundary=" + BOUNDARY.decode()
 SMALL_LIMIT = 64 * 1024
+# What is longer, aiohttp refuses before it is a request.
+LONGEST_LINE = 8000
 # An attack takes a second or two; more is meant for machines that are busy with other things.
 PATIENCE = 600
 
@@ -63,7 +65,7 @@ async def harmless(client: Client, method: str, address: str, **request: Any) ->
         content = b"" if answer.status == 101 else await answer.read()
         assert answer.status < 500, (method, address, content)
         assert CANARY.encode() not in content, (method, address)
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert len(address) > LONGEST_LINE or answer.headers["X-Content-Type-Options"] == "nosniff"
         return answer.status
 
 
