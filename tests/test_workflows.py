@@ -40,7 +40,7 @@ RESULTS = {
     "instantir": [(64, 48)],
     "instantir_creative": [(64, 48)],
     "fluxir": [(64, 48)],
-    "fluxgen_dataset": [(64, 64), (16, 16)],
+    "fluxgen_dataset": [(64, 64), (64, 64), (16, 16), (16, 16)],
     "instantir_previews": [(64, 48), (6 * 64 + 5 * 8, 5 * 48 + 4 * 8)],
 }
 # Those that take no photo, with what makes their own small.

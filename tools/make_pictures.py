@@ -32,7 +32,7 @@ THUMBNAIL = 512
 GAP, LABEL_HEIGHT = 6, 26
 JPEG: dict[str, Any] = {"subsampling": "4:4:4", "optimize": True}
 THUMBNAIL_QUALITY = 82
-UNTRAINED = "(untrained weights)"
+UNTRAINED, SMALL = "(untrained weights)", "(small weights)"
 
 
 def restored(generator: Generator, picture: Image.Image) -> Image.Image:
@@ -128,7 +128,7 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
         "restore_photo": strips([damaged, *made_by("restore_photo", damaged)]),
         "degrade_and_score": strips([coffee, worse, better]),
         "tsd_sr": strips([pixels, *made_by("tsd_sr", small)], "TSD-SR, 4 times larger (small weights)"),
-        "gendr": strips([pixels, *made_by("gendr", small)], "GenDR, 4 times larger (small weights)"),
+        "gendr": strips([pixels, *made_by("gendr", small)], f"GenDR, 4 times larger {SMALL}"),
         "instarevive_photo": strips([damaged, *made_by("instarevive_photo", damaged)], "InstaRevive, photo (small weights)"),
         "instarevive_face": strips([face, *made_by("instarevive_face", face)], "InstaRevive, portrait (small weights)"),
         "instarevive_cartoon": strips([face, *made_by("instarevive_cartoon", face)], "InstaRevive, cartoon (small weights)"),
@@ -136,8 +136,8 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
         "instantir": strips([portrait, *made_by("instantir", portrait)], f"InstantIR {UNTRAINED}"),
         "instantir_creative": strips([portrait, *made_by("instantir_creative", portrait)], f"InstantIR, creative {UNTRAINED}"),
         "instantir_previews": strips([portrait, previews], f"InstantIR, previews over time {UNTRAINED}"),
-        "fluxir": strips([damaged, *made_by("fluxir", damaged)], f"FluxIR {UNTRAINED}"),
-        "fluxgen_dataset": strips(pairs[:: len(pairs) // 2], f"FluxGen: pairs to train on {UNTRAINED}"),
+        "fluxir": strips([damaged, *made_by("fluxir", damaged)], f"FluxIR {SMALL}"),
+        "fluxgen_dataset": strips(pairs[:: len(pairs) // 2], f"FluxGen: pairs to train on {SMALL}"),
         "compare_one_step": strips([damaged, *compared[::2]], "photo, TSD-SR, GenDR, InstaRevive"),
     }
 

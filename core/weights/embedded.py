@@ -18,11 +18,12 @@ PRIORS = {
     "sd3": FOLDER / "mini-sd3.safetensors",
     "pixart-alpha": FOLDER / "mini-pixart.safetensors",
     "sdxl": FOLDER / "untrained-instantir-prior.safetensors",
-    "flux": FOLDER / "untrained-fluxir-prior.safetensors",
+    "sd21-vae16": FOLDER / "mini-sd21.safetensors",
+    "flux": FOLDER / "mini-flux.safetensors",
 }
 INSTANTIR = {
     "DCP": FOLDER / "untrained-instantir-dcp.safetensors",
     "Previewer": FOLDER / "untrained-instantir-previewer.safetensors",
     "Aggregator": FOLDER / "untrained-instantir-aggregator.safetensors",
 }
-FLUXIR = FOLDER / "untrained-fluxir-adapter.safetensors"
+FLUXIR = FOLDER / "mini-fluxir.safetensors"
