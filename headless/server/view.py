@@ -60,8 +60,6 @@ def preview_format(asked: str, channel: str) -> tuple[str, int | None]:
 
 
 async def _converted(request: web.Request, path: Path, kind: str, quality: int | None) -> web.StreamResponse:
-    if not path.is_file():
-        raise Refused("There is no such file.", 404, "not_found")
     content = await asyncio.to_thread(convert, path, request.query.get("channel", "rgba"), kind, quality)
     return web.Response(body=content, content_type=f"image/{kind}", headers={"Cache-Control": NO_CACHE})
 
@@ -75,7 +73,9 @@ def convert(path: Path, channel: str, kind: str, quality: int | None) -> bytes:
 
 
 def opened_picture(file: Path | IO[bytes]) -> Image.Image:
-    """The first frame, read whole. Raises Refused when it is no picture, damaged, or too large to decode safely."""
+    """The first frame, read whole. Raises Refused when it is not there, no picture, damaged, or too large to decode safely."""
+    if isinstance(file, Path) and not file.is_file():
+        raise Refused("There is no such file.", 404, "not_found")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
