@@ -50,7 +50,7 @@ def install_when_inside_comfyui() -> None:
     set_default_host(comfy_host)
 
 
-def comfy_host() -> ComfyHost:
+def comfy_host() -> UnmanagedHost:
     """A host with ComfyUI's device, folders and options as they are now."""
     management, options = _model_management(), _options()
     device = management.get_torch_device()

@@ -69,7 +69,7 @@ def build_quantised(build: Callable[[], Network], tensors: dict[str, Tensor], wh
     from bitsandbytes.nn import Params4bit
 
     linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear) and not name.startswith(WHOLE)]
-    current_host().make_room(sum(network.get_submodule(name).weight.numel() for name in linear) / 2)
+    current_host().make_room(sum(network.get_parameter(f"{name}.weight").numel() for name in linear) / 2)
     for name in linear:
         kept = Params4bit(network.get_parameter(f"{name}.weight").detach(), requires_grad=False, quant_type="nf4").to(current_host().device)
         _replace_layer(network, name, kept, dtype)
