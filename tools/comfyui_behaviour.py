@@ -179,9 +179,10 @@ def interchanged(server: Server, place: Place, configuration: str) -> list[str]:
         for decoder, node in decoders.items():
             way = f"{encoder}_{decoder}"
             prompt[way] = node
-            prompt[f"save_{way}"] = {"class_type": "SaveImage", "inputs": {"images": [way, 0], "filename_prefix": way}}
+            # A name of its own: what the cache holds of an earlier run is written again.
+            prompt[f"save_{way}"] = {"class_type": "SaveImage", "inputs": {"images": [way, 0], "filename_prefix": f"{configuration}-{way}"}}
     folder = pictures(server, place, prompt)
-    made = {path.name.partition("_0")[0]: np.asarray(Image.open(path)).astype(int) for path in folder.glob("*.png")}
+    made = {path.name.split("-")[-1].partition("_0")[0]: np.asarray(Image.open(path)).astype(int) for path in folder.glob("*.png")}
     expected = made["theirs_theirs"]
     if expected.std() < 2:
         raise TrialError(f"the drawn VAE's picture is flat: {expected.std():.2f} grey levels")

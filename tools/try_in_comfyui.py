@@ -57,7 +57,7 @@ def report(name: str, compare: Callable[[], list[str]]) -> bool:
     """Run one comparison and say what came of it; whether both sides agree."""
     try:
         differences = compare()
-    except TrialError as error:
+    except (TrialError, OSError) as error:
         differences = [str(error)]
     sys.stdout.write("\n  ".join([f"{name}: {'differs' if differences else 'same'}", *differences]) + "\n")
     sys.stdout.flush()

@@ -29,7 +29,7 @@ async def probe(_: web.Request) -> web.Response:
         {
             "tensors": sum(issubclass(kind, torch.Tensor) for kind in living),
             "modules": sum(issubclass(kind, torch.nn.Module) for kind in living),
-            "networks": sum(kind.__module__.startswith("diffusers") and issubclass(kind, torch.nn.Module) for kind in living),
+            "networks": sum(str(kind.__module__).startswith("diffusers") and issubclass(kind, torch.nn.Module) for kind in living),
             "held": len(held),
             "held_bytes": sum(model.loaded_size() for model in held),
         }
