@@ -30,9 +30,11 @@ def next_file_names(folder: Path, prefix: str, width: int, height: int, count: i
     subfolders (made here) and hold %width% %height% %year% %month% %day% %hour% %minute% %second%, %date:FORMAT%
     (of yyyy yy MM M dd d hh h mm m ss s) and %batch_num%, the picture's place among the `count`. Unlike ComfyUI's,
     a counter beside %batch_num% goes on as well, so that a second run does not overwrite the first.
-    Raises FileAccessError when the prefix leaves the folder or the folder cannot be made or read.
+    Raises FileAccessError when the prefix leaves the folder or names nothing in it, or the folder cannot be made or read.
     """
     place = confined(folder, fill_placeholders(prefix, width, height, datetime.now()))
+    if place == folder.resolve():
+        raise FileAccessError(f"{prefix!r} is no beginning of a file name.", where=str(folder), way_out="Give one, such as `photo`.")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         first = 1 + _highest_counter(place)

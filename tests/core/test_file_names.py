@@ -71,3 +71,9 @@ def test_finished_writing_replaces_the_file(tmp_path: Path) -> None:
 def test_unwritable_folder_is_a_file_access_error(tmp_path: Path) -> None:
     with pytest.raises(FileAccessError), written_whole(tmp_path / "missing" / "a.png"):
         pass
+
+
+@pytest.mark.parametrize("prefix", ["", ".", "./", "sub/.."])
+def test_a_prefix_that_names_nothing_writes_nothing_beside_the_folder(tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(FileAccessError, match="no beginning of a file name"):
+        next_file_names(tmp_path / "output", prefix, 8, 8, 1)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tiny_workflow import pixels, write_picture, write_workflow
 from typer.main import get_command
 
-COMMANDS = ["restore", "run", "batch", "degrade", "score", "fluxgen", "nodes", "convert", "train", "models"]
+COMMANDS = ["restore", "run", "batch", "degrade", "score", "fluxgen", "nodes", "convert", "train", "models", "serve"]
 MODELS_COMMANDS = ["models list", "models check", "models fetch"]
 Captured = pytest.CaptureFixture[str]
 

@@ -15,6 +15,8 @@ from kintsugi.headless.cli import BAD_REQUEST, FAILED, run_command_line
 
 
 def test_it_tells_its_address_answers_and_ends_at_ctrl_c(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
     command = [
         sys.executable,
         "-m",
@@ -24,7 +26,7 @@ def test_it_tells_its_address_answers_and_ends_at_ctrl_c(tmp_path: Path) -> None
         "0",
         "--cpu",
         "--base-directory",
-        str(tmp_path),
+        str(base),
         "--disable-auto-launch",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
@@ -38,7 +40,7 @@ def test_it_tells_its_address_answers_and_ends_at_ctrl_c(tmp_path: Path) -> None
             process.send_signal(signal.SIGINT)
             left, complaints = process.communicate()
     assert (process.returncode, left, complaints) == (0, "", "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["input", "output", "user"]
+    assert sorted(path.name for path in base.iterdir()) == ["input", "output", "user"]
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0", "127.0.0.1,::", ""])
