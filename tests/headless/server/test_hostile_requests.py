@@ -138,7 +138,7 @@ def test_no_name_in_a_prompt_reads_or_writes_elsewhere(tmp_path: Path) -> None:
                 await harmless(client, "POST", "/prompt", json=body)
             await harmless(client, "POST", "/prompt", json={"prompt": prompt, "prompt_id": name})
         while (await (await client.get("/prompt")).json())["exec_info"]["queue_remaining"]:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
         history = await (await client.get("/history")).text()
         assert CANARY not in history
 
