@@ -32,8 +32,9 @@ class Reporter:
 
     @property
     def present(self) -> list[Message]:
-        """What a tab that was reloaded has to be told: the node at work, and how far each is."""
-        return [message for message in (self._executing, self._state) if message is not None]
+        """What a tab that was reloaded has to be told: that it runs, without which it offers no cancelling, where, and how far."""
+        executing, state = self._executing, self._state
+        return [] if executing is None or state is None else [Text("execution_start", self._stamp()), executing, state]
 
     def execution_start(self) -> None:
         self._record("execution_start")

@@ -27,6 +27,11 @@ def wait_for_job(page: Page, job: str, status: str) -> None:
     page.wait_for_function("async ([job, status]) => (await (await fetch(`/api/jobs/${job}`)).json()).status === status", arg=[job, status])
 
 
+def wait_for_preview(page: Page) -> None:
+    """The sampler may lie outside of what is seen."""
+    page.locator(".kintsugi-thumbnail").first.wait_for(state="attached")
+
+
 def test_the_page_opens_with_the_pack_and_restore_photo_shows_and_writes_its_picture(page: Page, served: Served) -> None:
     open_canvas(page, served.url)
     known = page.evaluate("() => Object.keys(LiteGraph.registered_node_types)")
@@ -46,7 +51,7 @@ def test_a_run_is_cancelled_within_a_step(page: Page, served: Served) -> None:
     open_canvas(page, served.url)
     load_workflow(page, instantir(LONG))
     job = run(page)
-    page.locator(".kintsugi-thumbnail").first.wait_for()
+    wait_for_preview(page)
     cancel_button(page).click()
     wait_for_job(page, job, "cancelled")
     expect(cancel_button(page)).to_be_disabled()
@@ -56,11 +61,11 @@ def test_a_reload_during_a_run_brings_the_run_back(page: Page, served: Served) -
     open_canvas(page, served.url)
     load_workflow(page, instantir(LONG + 1))
     job = run(page)
-    page.locator(".kintsugi-thumbnail").first.wait_for()
+    wait_for_preview(page)
     page.reload()
     wait_for_canvas(page)
     page.wait_for_function("() => app.graph.getNodeById(10)?.type === 'KintsugiAdaResSampler'")
-    page.locator(".kintsugi-thumbnail").first.wait_for()
+    wait_for_preview(page)
     assert job_status(page, job) == "in_progress"
     cancel_button(page).click()
     wait_for_job(page, job, "cancelled")
