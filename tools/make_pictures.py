@@ -32,7 +32,7 @@ THUMBNAIL = 512
 GAP, LABEL_HEIGHT = 6, 26
 JPEG: dict[str, Any] = {"subsampling": "4:4:4", "optimize": True}
 THUMBNAIL_QUALITY = 82
-UNTRAINED, SMALL = "(untrained weights)", "(small weights)"
+SMALL = "(small weights)"
 
 
 def restored(generator: Generator, picture: Image.Image) -> Image.Image:
@@ -111,7 +111,7 @@ def painted(photo: Image.Image) -> Image.Image:
 
 
 def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Image]:
-    """By workflow, with the weights that ship; a caption says where those are untrained."""
+    """By workflow, with the weights that ship; a caption says that they are small."""
     coffee = Image.open(Path(skimage.__file__).parent / "data" / "coffee.png").convert("RGB")
     [pair] = made_by("degrade_and_score", coffee)
     worse, better = (pair.crop((left, 0, left + coffee.width, coffee.height)) for left in (0, coffee.width))
@@ -133,9 +133,9 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
         "instarevive_face": strips([face, *made_by("instarevive_face", face)], "InstaRevive, portrait (small weights)"),
         "instarevive_cartoon": strips([face, *made_by("instarevive_cartoon", face)], "InstaRevive, cartoon (small weights)"),
         "restore_faces": strips([damaged.crop(AROUND_FACE), faces.crop(AROUND_FACE)], "only the painted face (small weights)"),
-        "instantir": strips([portrait, *made_by("instantir", portrait)], f"InstantIR {UNTRAINED}"),
-        "instantir_creative": strips([portrait, *made_by("instantir_creative", portrait)], f"InstantIR, creative {UNTRAINED}"),
-        "instantir_previews": strips([portrait, previews], f"InstantIR, previews over time {UNTRAINED}"),
+        "instantir": strips([portrait, *made_by("instantir", portrait)], f"InstantIR {SMALL}"),
+        "instantir_creative": strips([portrait, *made_by("instantir_creative", portrait)], f"InstantIR, creative {SMALL}"),
+        "instantir_previews": strips([portrait, previews], f"InstantIR, previews over time {SMALL}"),
         "fluxir": strips([damaged, *made_by("fluxir", damaged)], f"FluxIR {SMALL}"),
         "fluxgen_dataset": strips(pairs[:: len(pairs) // 2], f"FluxGen: pairs to train on {SMALL}"),
         "compare_one_step": strips([damaged, *compared[::2]], "photo, TSD-SR, GenDR, InstaRevive"),

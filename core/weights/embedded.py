@@ -17,13 +17,13 @@ GENERATORS = {
 PRIORS = {
     "sd3": FOLDER / "mini-sd3.safetensors",
     "pixart-alpha": FOLDER / "mini-pixart.safetensors",
-    "sdxl": FOLDER / "untrained-instantir-prior.safetensors",
+    "sdxl": FOLDER / "mini-sdxl.safetensors",
     "sd21-vae16": FOLDER / "mini-sd21.safetensors",
     "flux": FOLDER / "mini-flux.safetensors",
 }
 INSTANTIR = {
-    "DCP": FOLDER / "untrained-instantir-dcp.safetensors",
-    "Previewer": FOLDER / "untrained-instantir-previewer.safetensors",
-    "Aggregator": FOLDER / "untrained-instantir-aggregator.safetensors",
+    "DCP": FOLDER / "mini-instantir-dcp.safetensors",
+    "Previewer": FOLDER / "mini-instantir-previewer.safetensors",
+    "Aggregator": FOLDER / "mini-instantir-aggregator.safetensors",
 }
 FLUXIR = FOLDER / "mini-fluxir.safetensors"
