@@ -28,9 +28,10 @@ def canvas(context: BrowserContext, served: Served) -> Iterator[Page]:
 def test_a_template_opens_and_gives_the_prompt_of_the_command_line(canvas: Page, path: Path) -> None:
     workflow = json.loads(path.read_text(encoding="utf-8"))
     canvas.evaluate("() => { app.graph.clear(); app.extensionManager.command.execute('Comfy.BrowseTemplates'); }")
+    # The dialog draws what is on the screen alone; a search brings every card there.
+    canvas.get_by_role("dialog").get_by_placeholder("Search").fill(path.stem)
     card = canvas.get_by_test_id(f"template-workflow-{path.stem}")
     thumbnail = card.locator("img").first
-    thumbnail.scroll_into_view_if_needed()
     canvas.wait_for_function("picture => picture.complete && picture.naturalWidth > 0", arg=thumbnail.element_handle())
     card.click()
     canvas.wait_for_function("count => app.graph.nodes.length === count", arg=len(workflow["nodes"]))
