@@ -20,8 +20,6 @@ from PIL import Image
 settings.register_profile("kintsugi", deadline=None, derandomize=True)
 settings.load_profile("kintsugi")
 
-GOLDEN = Path(__file__).parent / "golden"
-
 
 @pytest.fixture(autouse=True)
 def host(tmp_path: Path) -> Iterator[LocalHost]:

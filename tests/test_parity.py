@@ -10,7 +10,7 @@ import numpy as np
 import parity
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.degradation import simulated_jpeg
 from parity_cases.sidecar import Sidecar
 from safetensors.torch import load_file, save_file

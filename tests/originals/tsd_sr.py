@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F

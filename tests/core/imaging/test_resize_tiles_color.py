@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from kintsugi.core.errors import BadValueError, Interrupted

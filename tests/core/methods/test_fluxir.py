@@ -9,7 +9,7 @@ from typing import Any
 import parity
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.diffusion import flux_sigmas
 from kintsugi.core.errors import BadValueError, Interrupted, OutOfMemoryError
 from kintsugi.core.methods.fluxir import Options, plan_latent, restore_latent, sample

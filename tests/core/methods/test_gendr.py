@@ -5,7 +5,7 @@ from __future__ import annotations
 import parity
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.runtime import LocalHost, using_host
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import parity
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.imaging.tiling import plan_tiles
 from kintsugi.core.methods.instantir import Options, Step, leading_timesteps, sample
 from kintsugi.core.methods.instantir_networks import Conditions, InstantIR

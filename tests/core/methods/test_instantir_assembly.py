@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import BadValueError
 from kintsugi.core.methods.instantir_assembly import assembled, conditions_of, layer_weights
 from kintsugi.core.methods.instantir_networks import Conditions, InstantIR, Steering

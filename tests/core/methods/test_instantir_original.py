@@ -10,7 +10,7 @@ from pathlib import Path
 import parity
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.methods.instantir import Options, Step, sample
 from kintsugi.core.methods.instantir_assembly import conditions_of
 from kintsugi.core.methods.instantir_networks import InstantIR

@@ -9,7 +9,7 @@ from pathlib import Path
 import parity
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import BadValueError
 from kintsugi.core.methods.instarevive import PRESETS as TEXTS
 from kintsugi.core.methods.instarevive import InstaRevive, OneStepConstants, latent_passing_conv, release_tiles

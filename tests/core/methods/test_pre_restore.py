@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import KintsugiError
 from kintsugi.core.methods.pre_restore import PreRestorer, pre_restore
 from kintsugi.core.models.swinir import SwinIR, SwinIRConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 import parity
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import BadValueError
 from kintsugi.core.methods.one_step import Generator, Tiling, restore, restore_latent
 from kintsugi.core.methods.tsd_sr import OneStepConstants, TsdSr

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import BadValueError, Interrupted
 from kintsugi.core.models.controlled_flux import controlled
 from kintsugi.core.models.flux_adapter import INJECTIONS, Bottleneck, FluxAdapter, Injection

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import BadValueError
 from kintsugi.core.models.swin import SwinBlock, grid_of_windows, offset_index, shift_mask, windows_of_grid
 from kintsugi.core.models.swinir import SwinIR, SwinIRConfig, derived_shapes

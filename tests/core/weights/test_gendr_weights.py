@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import BadValueError, WeightsError
 from kintsugi.core.methods.one_step import Tiling, restore
 from kintsugi.core.models.mini import build_unet, build_vae

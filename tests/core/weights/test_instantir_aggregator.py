@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import WeightsError
 from kintsugi.core.models.aggregator import Aggregator
 from kintsugi.core.models.mini import build_unet

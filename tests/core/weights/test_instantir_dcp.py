@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import WeightsError
 from kintsugi.core.models.dcp import cross_attention_widths
 from kintsugi.core.models.resampler import ResamplerConfig

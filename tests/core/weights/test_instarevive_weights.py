@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import WeightsError
 from kintsugi.core.methods.instarevive import FACE, InstaRevive, OneStepConstants, latent_passing_conv
 from kintsugi.core.methods.one_step import Generator, Tiling, restore

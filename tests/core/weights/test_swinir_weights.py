@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.errors import WeightsError
 from kintsugi.core.imaging.reading import read_photo
 from kintsugi.core.methods.pre_restore import pre_restore

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import GOLDEN
+from golden_files import GOLDEN
 from kintsugi.core.models.aggregator import Aggregator
 from kintsugi.core.models.dcp import DCP, cross_attention_widths
 from kintsugi.core.models.mini import build_unet
