@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from quality_measure import Workflow
+from quality_measure import AT_SCALE_1, Workflow
 
 SEEDS = (1, 2, 3)
 
@@ -78,7 +78,7 @@ STUDIES: dict[str, Study] = {
         source="Table 4",
         method="tsd-sr",
         recipe="mini-tsd-sr",
-        workflow=Workflow("tsd_sr", at_scale_1=True),
+        workflow=Workflow("tsd_sr", values=AT_SCALE_1),
         loader="Load TSD-SR",
         budget=budget(REGRESSION + DISTILLATION),
         cells={
@@ -99,7 +99,7 @@ STUDIES: dict[str, Study] = {
         source="Table 4",
         method="gendr",
         recipe="mini-gendr",
-        workflow=Workflow("gendr", at_scale_1=True),
+        workflow=Workflow("gendr", values=AT_SCALE_1),
         loader="Load GenDR",
         budget={**budget(DISTILLATION), "optimizers.generator.learning_rate": 1.0e-4},
         cells={
@@ -121,7 +121,7 @@ STUDIES: dict[str, Study] = {
         source="Table 3",
         method="instarevive",
         recipe="mini-instarevive",
-        workflow=Workflow("instarevive_photo", at_scale_1=True, bypassed="KintsugiPreRestore"),
+        workflow=Workflow("instarevive_photo", values=AT_SCALE_1, bypassed="KintsugiPreRestore"),
         loader="Load InstaRevive",
         budget={**budget(DISTILLATION), "settings.start": "embedded"},
         cells={

@@ -31,7 +31,7 @@ ENLARGED = 2
 THUMBNAIL = 512
 GAP, LABEL_HEIGHT = 6, 26
 JPEG: dict[str, Any] = {"subsampling": "4:4:4", "optimize": True}
-THUMBNAIL_QUALITY = 82
+THUMBNAIL_QUALITY, LARGEST_THUMBNAIL = 82, 60_000
 SMALL = "(small weights)"
 
 
@@ -142,12 +142,20 @@ def thumbnails(damaged: Image.Image, clean: Image.Image) -> dict[str, Image.Imag
     }
 
 
+def write_thumbnail(picture: Image.Image, path: Path) -> None:
+    """As good as fits the size: grain takes many bytes."""
+    for quality in range(THUMBNAIL_QUALITY, 0, -4):
+        picture.save(path, quality=quality, **JPEG)
+        if path.stat().st_size <= LARGEST_THUMBNAIL:
+            return
+
+
 def main() -> None:
     clean, damaged = (Image.open(SAMPLE / name).convert("RGB") for name in ("clean.png", "sample.jpg"))
     with using_host(LocalHost(torch.device("cpu"))):
         before_and_after(damaged, clean).save(ROOT / "docs" / "before_after.jpg", quality=90, **JPEG)
         for name, picture in thumbnails(damaged, clean).items():
-            picture.save(ROOT / "workflows" / f"{name}.jpg", quality=THUMBNAIL_QUALITY, **JPEG)
+            write_thumbnail(picture, ROOT / "workflows" / f"{name}.jpg")
 
 
 if __name__ == "__main__":

@@ -15,14 +15,25 @@ from pathlib import Path
 
 import numpy as np
 from kintsugi.core.degradation.fixed_modes import MODES, Mode, Picture
-from quality_measure import INPUT, Restorer, Row, Workflow, measure_every_mode, to_levels, unchanged, validation_photos, workflow_restorer
+from quality_measure import (
+    AT_SCALE_1,
+    INPUT,
+    Restorer,
+    Row,
+    Workflow,
+    measure_every_mode,
+    to_levels,
+    unchanged,
+    validation_photos,
+    workflow_restorer,
+)  # fmt: skip
 from quality_methods import HEADINGS as METHOD_HEADINGS
-from quality_methods import METHODS, measure_methods, method_cells, verdicts
+from quality_methods import METHODS, measure_methods, method_cells, missed_method_gates
 from rich.console import Console
 from rich.table import Table
 
 DEFAULT = "gendr"
-DEFAULT_WORKFLOW = Workflow("restore_photo", at_scale_1=True)
+DEFAULT_WORKFLOW = Workflow("restore_photo", values=AT_SCALE_1)
 SMALLEST_GAIN: dict[Mode, float] = {"bicx4": 0.6, "same": 0.8, "realx4": 0.2}  # dB over the input
 LARGEST_GRID = 2.0
 BASELINE, RESTORED = "TV + unsharp", "restored"
@@ -122,7 +133,7 @@ def main(arguments: list[str]) -> int:
     default_rows = measure_default(photos) if DEFAULT in names else []
     method_rows = measure_methods(photos, others) if others else []
     missed = missed_gates(default_rows) if default_rows else []
-    missed += [f"{title}: {fault}" for title, faults in (verdicts(method_rows) if method_rows else {}).items() for fault in faults]
+    missed += missed_method_gates(method_rows) if method_rows else []
     report(default_rows, method_rows, missed, options.json)
     if options.update_readme:
         text = with_table(README.read_text(encoding="utf-8"), as_markdown(default_rows))

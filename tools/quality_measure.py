@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ Restorer = Callable[[Picture], Picture]
 PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
 MEASURES = ("psnr", "ssim", "swd", "grid")
 INPUT = "input"
+AT_SCALE_1 = {"scale": 1}
 
 
 @dataclass(frozen=True)
@@ -104,19 +105,19 @@ class OwnStudent:
 class Workflow:
     """A workflow that ships, and what is changed in it before it runs.
 
-    at_scale_1: set its scale to 1, where it stores another. bypassed: a class of node that is skipped, as Ctrl+B does in the editor.
-    student: weights for the loading node of that title instead of the embedded ones.
+    values: for every widget of that name, instead of those it stores. bypassed: a class of node that is skipped, as Ctrl+B does in the
+    editor. student: weights for the loading node of that title instead of the embedded ones.
     """
 
     name: str
-    at_scale_1: bool = False
+    values: Mapping[str, float] = field(default_factory=dict)
     bypassed: str | None = None
     student: OwnStudent | None = None
 
     def changes(self) -> Changes:
-        """As the command line's --scale 1, --embedded and --set."""
+        """As the command line's --scale, --embedded and --set."""
         chosen = (f"{self.student.loader}.weights={self.student.choice}",) if self.student else ()
-        return Changes(sets=chosen, values={"scale": 1} if self.at_scale_1 else {}, embedded=True)
+        return Changes(sets=chosen, values=self.values, embedded=True)
 
 
 @contextmanager

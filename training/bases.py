@@ -65,8 +65,6 @@ def base_parts(family: str, weights: str) -> Base:
     kind = family_of(family)
     if is_dry():
         return _empty(kind)
-    if weights == "embedded" and family not in embedded.PRIORS:
-        raise RecipeError(f"no embedded prior is of the family {family}.", where="settings", way_out="Name a prior's file.")
     path = embedded.PRIORS[family] if weights == "embedded" else Path(weights)
     return _own(kind, path) if path.suffix == ".safetensors" and path.is_file() else _found(kind, weights)
 

@@ -20,7 +20,7 @@ log = logging.getLogger("kintsugi")
 
 @dataclass(frozen=True)
 class Prior:
-    """family: `mini`, sd3, sd21-vae16, pixart-alpha, sdxl ...; codec: the VAE with the numbers of its latents.
+    """family: sd3, sd21-vae16, pixart-alpha, sdxl, flux; codec: the VAE with the numbers of its latents.
 
     denoiser: reads the family's network at its first call and keeps it; None where only latents are wanted. schedule: what the
     denoiser was trained with; None where a one-step method brings its own. dtype, offload: how the denoiser computes and where its

@@ -1,4 +1,4 @@
-"""The small weights that ship with the package: see the model cards beside the files. Those called `untrained` restore nothing."""
+"""The small weights that ship with the package: see the model cards beside the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GENERATORS = {
     "tsd-sr": FOLDER / "mini-tsd-sr.safetensors",
     "instarevive": FOLDER / "mini-instarevive.safetensors",
 }
-# By family; the others have the VAE alone.
+# By family.
 PRIORS = {
     "sd3": FOLDER / "mini-sd3.safetensors",
     "pixart-alpha": FOLDER / "mini-pixart.safetensors",

@@ -62,14 +62,10 @@ def find_weights(kind: str, name: str) -> Path:
 
 def chosen_file(what: str, weights: str, published: str, embedded: Path) -> Path:
     """The file that a choice of weights means: `auto` (the published file of `kintsugi` where it is there, else the embedded one),
-    `embedded`, or a file of `kintsugi` by name. The log says what `auto` took, and warns of stand-ins. Raises WeightsError."""
+    `embedded`, or a file of `kintsugi` by name. The log says what `auto` took. Raises WeightsError."""
     if weights == "auto":
         weights = _published_or_embedded(what, published)
-    if weights != "embedded":
-        return find_weights("kintsugi", weights)
-    if embedded.stem.startswith("untrained"):
-        log.warning("The embedded weights of %s are untrained: they only show that it runs, and restore nothing.", what)
-    return embedded
+    return embedded if weights == "embedded" else find_weights("kintsugi", weights)
 
 
 def _published_or_embedded(what: str, published: str) -> str:

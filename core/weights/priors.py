@@ -36,7 +36,7 @@ def load_prior(
 ) -> Prior:
     """The prior on the host's device: its VAE at once, its denoiser and text encoders when they are first asked for.
 
-    weights: a base by name, `embedded` (the mini VAE, and where the family has one a tiny denoiser), or `auto`: what is found of
+    weights: a base by name, `embedded` (the mini VAE and a small denoiser), or `auto`: what is found of
     the family, else embedded. dtype: `auto` (the host's), fp32, bf16, fp16; a VAE that overflows in fp16 stays in fp32.
     quantization: what the denoiser's weights become when they are read, where they are published ones of a family that goes with it.
     Raises WeightsError, BadValueError, MissingPackageError and OutOfMemoryError.
@@ -44,7 +44,7 @@ def load_prior(
     chosen = DTYPES.get(dtype, current_host().dtype)
     base = _base(family, weights)
     if base is None:
-        return _embedded(family, chosen, spared(offload))
+        return read_prior(embedded.PRIORS[family_of(family).name], chosen, spared(offload))
     schedule, vae = base.schedule(), base.vae()
     require_possible(family_of(family), base.stored, quantization, offload, base.name)
     offload = fitting_offload(base.stored, quantization, offload)
@@ -63,17 +63,8 @@ def _base(family: str, weights: str) -> Base | None:
         return find_base(family, weights)
     base = search_base(family) if weights == "auto" else None
     if base is None:
-        log.info("Prior %s: the small embedded %s.", family, "one" if family in embedded.PRIORS else "VAE")
+        log.info("Prior %s: the small embedded one.", family)
     return base
-
-
-def _embedded(family: str, dtype: torch.dtype, offload: Offload) -> Prior:
-    path = embedded.PRIORS.get(family)
-    if path is None:
-        return Prior("mini", LatentCodec(place(read_vae("embedded"), dtype, offload)), dtype=dtype, offload=offload)
-    if path.stem.startswith("untrained"):
-        log.warning("The embedded prior %s is untrained: it only shows that it runs, and prompts mean nothing to it.", family)
-    return read_prior(path, dtype, offload)
 
 
 def read_prior(path: Path, dtype: torch.dtype, offload: Offload) -> Prior:

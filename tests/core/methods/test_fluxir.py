@@ -316,7 +316,7 @@ def test_a_latent_prompt_or_prior_that_does_not_fit_is_refused(prior: Prior, ada
     with pytest.raises(BadValueError, match=r"the prompt is \[1, 5, 7\] and None, expected \[1, tokens, 24\] and \[1, 20\]"):
         restore_latent(prior, adapter, DEGRADED, 0, SHORT, prompt=PromptEmbedding(torch.zeros(1, 5, 7)))
     with pytest.raises(BadValueError, match="Prior mini: it has no Flux transformer"):
-        restore_latent(Prior("mini", LatentCodec(prior.codec.vae)), adapter, DEGRADED, 0, SHORT)
+        restore_latent(Prior("sd3", LatentCodec(prior.codec.vae)), adapter, DEGRADED, 0, SHORT)
 
 
 def test_a_memory_too_small_for_the_smallest_tile_is_told(adapter: FluxAdapter) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from flux_releases import FLUX_CONFIG
-from kintsugi.core.errors import WeightsError
+from kintsugi.core.errors import BadValueError, WeightsError
 from kintsugi.core.methods.coding import decode_latent, encode_picture
 from kintsugi.core.models.offload import OFFLOADS, Offload
 from kintsugi.core.runtime import LocalHost
@@ -75,6 +75,12 @@ def test_a_prior_says_how_its_denoiser_computes(host: LocalHost) -> None:
     for family, weights in (("sd3", "auto"), ("sd3", "embedded"), ("sdxl", "embedded")):
         prior = load_prior(family, weights, "bf16", "group")
         assert (prior.dtype, prior.offload) == (torch.bfloat16, "group")
+
+
+def test_every_family_has_an_embedded_prior_and_others_are_refused() -> None:
+    assert set(PRIORS) == set(families.FAMILIES)
+    with pytest.raises(BadValueError, match="there is no prior family 'sd9'"):
+        load_prior("sd9", "embedded")
 
 
 @pytest.mark.parametrize("family", PRIORS)
