@@ -1,6 +1,6 @@
 """One server and one browser for all tests of what a person sees, and a page of its own for each of them.
 
-Both end with the last of these tests: while a browser is driven, no other test could run an event loop of its own.
+These tests come after all others: while a browser is driven, no other test could run an event loop of its own.
 """
 
 from __future__ import annotations
@@ -30,13 +30,19 @@ QUIET = (
 START_SECONDS, END_SECONDS = 300, 60
 # Milliseconds that a page may take for anything. Only a failing test waits that long.
 PATIENCE = 120_000
-SAMPLE = Path(__file__).parents[2] / "docs" / "sample" / "sample.jpg"
+HERE = Path(__file__).parent
+SAMPLE = HERE.parents[1] / "docs" / "sample" / "sample.jpg"
 PHOTO_SIDE = 96
 # A canvas that is drawn less often leaves more of a small machine to the rest.
 SETTINGS = {"LiteGraph.Canvas.MaximumFps": 15, "Comfy.Minimap.Visible": False}
 
 
-@pytest.fixture(scope="package")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of this folder last, the others as they were."""
+    items.sort(key=lambda item: HERE in item.path.parents)
+
+
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     base = tmp_path_factory.mktemp("serve")
     (base / "input").mkdir()
@@ -65,7 +71,7 @@ def announced(process: subprocess.Popen[str], log: Path) -> str:
     return addresses[0]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     program = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if program is None:
@@ -76,7 +82,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def context(browser: Browser, served: Served) -> Iterator[BrowserContext]:
     """What all pages share, so that files of the front end are fetched once."""
     shared = browser.new_context(viewport={"width": 1280, "height": 800})
