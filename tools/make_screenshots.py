@@ -9,31 +9,18 @@ workflows, so only the pictures need the browser: --page-only leaves them as the
 from __future__ import annotations
 
 import argparse
-import json
-import re
-import subprocess
-import sys
-import tempfile
-from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from served_canvas import ROOT, opened, served, small_jpeg, workflow_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-ROOT = Path(__file__).resolve().parent.parent
-WORKFLOWS, PICTURES, PAGE = ROOT / "workflows", ROOT / "docs" / "workflows", ROOT / "docs" / "workflows.md"
-LARGEST_FILE = 60_000
-SIDES = (1900, 1700, 1500, 1300, 1100)  # longest side of a picture in pixels; the first that makes a small file is taken
-QUALITIES = range(35, 90, 5)
+PICTURES, PAGE = ROOT / "docs" / "workflows", ROOT / "docs" / "workflows.md"
 EDGE = 40  # canvas around the outermost group
 BARS = 400  # around that, so that the editor's bars and panels lie outside the picture
-PATIENCE = 180_000  # milliseconds, for machines with other work
 NOTE, FILES_HEADING = "MarkdownNote", "### Files needed"
 ORDER = (
     "restore_photo", "restore_faces", "degrade_and_score", "compare_one_step", "tsd_sr", "gendr", "instarevive_photo",
@@ -70,50 +57,6 @@ def main() -> None:
     PAGE.write_text(page_text(), encoding="utf-8")
 
 
-def workflow_of(name: str) -> dict[str, Any]:
-    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The address of a `kintsugi serve` that knows the sample photo as example.png, until the block ends."""
-    with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder)
-        (base / "input").mkdir()
-        Image.open(ROOT / "docs" / "sample" / "sample.jpg").save(base / "input" / "example.png")
-        command = [sys.executable, "-m", "kintsugi", "serve", "--port", "0", "--base-directory", folder, "--cpu", "--disable-auto-launch"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            try:
-                yield address_in(server)
-            finally:
-                server.terminate()
-
-
-def address_in(server: subprocess.Popen[str]) -> str:
-    """The address that a server prints once it answers."""
-    for line in server.stdout or ():
-        if found := re.search(r"http://\S+", line):
-            return found[0].rstrip("/.")
-    raise SystemExit("kintsugi serve ended before it answered.")
-
-
-@contextmanager
-def opened(url: str, browser: str | None) -> Iterator[Page]:
-    """The editor in a browser, empty and without the greeting of a first visit."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
-        chromium = playwright.chromium.launch(executable_path=browser, args=flags)
-        page = chromium.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.request.post(f"{url}/api/settings", data={"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-        page.goto(url)
-        page.wait_for_function("window.app?.graph && window.app.canvas && window.app.extensionManager?.workflow")
-        yield page
-        chromium.close()
-
-
 def screenshot(page: Page, workflow: dict[str, Any]) -> Image.Image:
     """The whole graph at its own size, without the editor's bars and without the note, whose text is on the page."""
     workflow = {**workflow, "nodes": [node for node in workflow["nodes"] if node["type"] != NOTE]}
@@ -132,23 +75,6 @@ def bounds(workflow: dict[str, Any]) -> tuple[float, float, float, float]:
     left, top = (min(box[axis] for box in boxes) - EDGE for axis in (0, 1))
     right, bottom = (max(box[axis] + box[axis + 2] for box in boxes) + EDGE for axis in (0, 1))
     return left, top, right, bottom
-
-
-def small_jpeg(picture: Image.Image) -> bytes:
-    """The largest and best JPEG that keeps to the size of a picture in this project."""
-    for side in SIDES:
-        smaller = picture.convert("RGB")
-        smaller.thumbnail((side, side), Image.Resampling.LANCZOS)
-        fitting = bisect_right(QUALITIES, LARGEST_FILE, key=lambda quality: len(jpeg(smaller, quality)))
-        if fitting:
-            return jpeg(smaller, QUALITIES[fitting - 1])
-    raise SystemExit("A screenshot is too rich for a small picture; allow a smaller side.")
-
-
-def jpeg(picture: Image.Image, quality: int) -> bytes:
-    stream = BytesIO()
-    picture.save(stream, "JPEG", quality=quality, optimize=True, progressive=True)
-    return stream.getvalue()
 
 
 def page_text() -> str:
