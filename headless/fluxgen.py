@@ -10,14 +10,14 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import BadValueError, FileAccessError
+from ..core.errors import FileAccessError
 from ..core.models.offload import Offload
 from ..core.pair_shards import INDEX, PackedPair, key_of, shard_name, write_shard
 from ..core.runtime import Progress, current_host
 from ..core.selection import Selection, select
 from .fluxgen_folder import POOL, SCORES, Entry, RunFolder, run_folder
 from .fluxgen_worker import Order
-from .teams import Team, in_order
+from .teams import Team, agreed, in_order
 
 EIGHT_BITS: Offload = "layerwise fp8"
 
@@ -52,20 +52,6 @@ def run_fluxgen(folder: Path, order: Order, team: Team) -> Summary:
     kept = len(selection.kept)
     bounds = {name: str(bound) for name, bound in selection.bounds.items()}
     return Summary(found["weights"], drawn, order.count - drawn, kept, order.count - kept, bounds, shards)
-
-
-def agreed(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What all workers found. Raises BadValueError where they differ."""
-    first = found[0]
-    for other in found[1:]:
-        for name, value in first.items():
-            if other[name] != value:
-                raise BadValueError(
-                    f"one worker has {name} {value}, another {other[name]}: their pictures would differ.",
-                    where="--workers",
-                    way_out="Let all machines have the same weights, packages and devices.",
-                )
-    return first
 
 
 def settings_of(order: Order, found: Mapping[str, Any]) -> dict[str, Any]:

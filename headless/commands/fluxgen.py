@@ -140,7 +140,7 @@ def _team(out: Path, order: Order, options: HostOptions, host: CommandLineHost, 
 
     from ..fluxgen_folder import begun_with
     from ..fluxgen_worker import Recruit, Worker
-    from ..teams import Alone, OnRay, Processes
+    from ..teams import OnRay, Processes, Threads
 
     # The last bits depend on it, and a run may go on where there are more cores.
     threads = int(begun_with(out).get("threads", torch.get_num_threads()))
@@ -150,4 +150,4 @@ def _team(out: Path, order: Order, options: HostOptions, host: CommandLineHost, 
     recruit = Recruit(order, elsewhere, threads)
     if ray is not None:
         return OnRay(recruit, ray, workers)
-    return Alone(Worker(order, host)) if workers in (None, 1) else Processes(recruit, workers)
+    return Threads(Worker(order, host)) if workers in (None, 1) else Processes(recruit, workers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from kintsugi.core.quality import measure
 from kintsugi.headless.fluxgen import Summary, agreed, run_fluxgen
 from kintsugi.headless.fluxgen_folder import require_free
 from kintsugi.headless.fluxgen_worker import Order
-from kintsugi.headless.teams import Alone, Task
+from kintsugi.headless.teams import Task, Threads
+from kintsugi.headless.teams.crew import GivenUp
 from pair_reader import read_pairs
 from quick_fluxgen import ORDER, QuickWorker, files_of
 
@@ -31,7 +32,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def run(folder: Path, order: Order = ORDER) -> tuple[Summary, dict[str, int]]:
     worker = QuickWorker(order)
-    return run_fluxgen(folder, order, Alone(worker)), worker.calls
+    with Threads(worker) as team:
+        return run_fluxgen(folder, order, team), worker.calls
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,19 +170,18 @@ def test_a_picture_or_shard_that_was_removed_is_made_again(whole: Path, tmp_path
     assert files_of(tmp_path / "run") == files_of(whole)
 
 
-class Shuffled(Alone):
+class Shuffled(Threads):
     """Answers come in another order, as those of several workers do."""
 
-    def map(self, method: str, tasks: Any) -> Iterator[tuple[int, Any]]:
-        waiting: list[tuple[int, Task]] = list(enumerate(tasks))
-        order = torch.randperm(len(waiting), generator=torch.Generator().manual_seed(len(waiting))).tolist()
-        for number in order:
-            place, task = waiting[number]
-            yield place, getattr(self._worker, method)(*task)
+    def map(self, method: str, tasks: Iterable[Task], given_up: GivenUp | None = None) -> Iterator[tuple[int, Any]]:
+        answers = list(super().map(method, tasks, given_up))
+        order = torch.randperm(len(answers), generator=torch.Generator().manual_seed(len(answers))).tolist()
+        yield from (answers[number] for number in order)
 
 
 def test_the_order_of_answers_shows_in_no_file(whole: Path, tmp_path: Path) -> None:
-    run_fluxgen(tmp_path / "run", ORDER, Shuffled(QuickWorker()))
+    with Shuffled(QuickWorker()) as team:
+        run_fluxgen(tmp_path / "run", ORDER, team)
     assert files_of(tmp_path / "run") == files_of(whole)
 
 

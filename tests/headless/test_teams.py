@@ -14,8 +14,7 @@ import pytest
 import torch
 from kintsugi.core.errors import BadValueError, Interrupted, KintsugiError, MissingPackageError
 from kintsugi.core.runtime import LocalHost, using_host
-from kintsugi.headless import teams
-from kintsugi.headless.teams import Alone, OnRay, Processes, Team, in_order
+from kintsugi.headless.teams import OnRay, Processes, Team, Threads, WorkerLostError, in_order, on_ray
 from tiny_team import Absent, Squarer
 
 
@@ -25,9 +24,22 @@ def processes() -> Iterator[Team]:
         yield team
 
 
-@pytest.fixture(params=["alone", "processes"])
+@pytest.fixture(scope="module")
+def threads() -> Iterator[Team]:
+    with Threads(Squarer(0), lanes=2) as team:
+        yield team
+
+
+@pytest.fixture(scope="module")
+def lanes() -> Iterator[Team]:
+    with Processes(Squarer, 2, lanes=2) as team:
+        yield team
+
+
+@pytest.fixture(params=["threads", "processes", "lanes"])
 def team(request: pytest.FixtureRequest) -> Team:
-    return Alone(Squarer(0)) if request.param == "alone" else request.getfixturevalue("processes")
+    made: Team = request.getfixturevalue(request.param)
+    return made
 
 
 def test_every_task_is_answered_once_whatever_the_order(team: Team) -> None:
@@ -39,8 +51,11 @@ def test_answers_are_put_in_the_order_of_their_tasks(team: Team) -> None:
     assert list(in_order(team.map("square", ((value,) for value in range(9))))) == [value * value for value in range(9)]
 
 
-def test_each_worker_is_asked_once(team: Team) -> None:
-    assert team.each("who") == list(range(len(team.each("who"))))
+def test_each_member_is_asked_once(threads: Team, processes: Team, lanes: Team) -> None:
+    assert threads.each("who") == [0, 0]
+    assert processes.each("who") == [0, 1]
+    assert lanes.each("who") == [0, 1, 0, 1]
+    assert len({*lanes.each("process")}) == 2
 
 
 def test_what_a_worker_refuses_is_refused_here(team: Team) -> None:
@@ -75,12 +90,26 @@ def test_a_worker_that_cannot_be_made_tells_why() -> None:
         team.each("who")
 
 
-def test_a_lost_process_is_told_with_its_exit_code() -> None:
-    with Processes(Squarer, 1) as team:
-        with pytest.raises(KintsugiError, match=r"a worker process was lost \(exit code 7\)\. What is finished is kept"):
+def test_what_a_lost_worker_had_is_done_again_by_a_new_one(tmp_path: Path) -> None:
+    with Processes(Squarer, 2, lanes=2) as team:
+        tasks = [(value, str(tmp_path / "vanished") if value == 3 else "") for value in range(9)]
+        before = team.each("process")
+        assert sorted(team.map("square_or_vanish", tasks)) == [(value, value * value) for value in range(9)]
+        assert len({*before, *team.each("process")}) == 3
+
+
+def test_a_task_that_ends_every_worker_is_given_up_and_takes_no_other_with_it() -> None:
+    def told(error: KintsugiError) -> str:
+        return str(error)
+
+    with Processes(Squarer, 1, lanes=2) as team:
+        tasks = [(value, "always" if value == 3 else "") for value in range(6)]
+        answers = dict(team.map("square_or_vanish", tasks, told))
+        assert "a worker process was lost (exit code 7)" in answers.pop(3)
+        assert answers == {value: value * value for value in (0, 1, 2, 4, 5)}
+        with pytest.raises(WorkerLostError, match=r"exit code 7\)\. What is finished is kept"):
             team.each("vanish")
-        with pytest.raises(KintsugiError, match="lost"):
-            team.each("who")
+        assert team.each("who") == [0, 0]
 
 
 class Cancelled(LocalHost):
@@ -130,7 +159,7 @@ def test_workers_leave_with_a_killed_parent_in_the_middle_of_a_task(tmp_path: Pa
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teams, "find_spec", lambda _: None)
+    monkeypatch.setattr(on_ray, "find_spec", lambda _: None)
     with pytest.raises(MissingPackageError, match=r"ray is not installed\. Install kintsugi-restoration\[cluster\]"):
         OnRay(Squarer, "local", None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from kintsugi.core.errors import BadValueError
 
@@ -28,6 +29,14 @@ class Squarer:
 
     def vanish(self) -> None:
         os._exit(7)
+
+    def square_or_vanish(self, value: int, when: str) -> int:
+        """Vanishes `always`, or where no file of that name says that it has done so already."""
+        if when == "always" or (when and not Path(when).exists()):
+            if when != "always":
+                Path(when).touch()
+            self.vanish()
+        return self.square(value)
 
     def sleep(self) -> None:
         time.sleep(600)
