@@ -31,6 +31,7 @@ class Record:
     parameters: dict[str, Any]
     outputs: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     error: str | None = None
 
     def is_done(self, folder: Path) -> bool:
