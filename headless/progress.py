@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from .pace import Pace
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
@@ -43,9 +45,9 @@ class ProgressDisplay:
 
 def _bars() -> Bars:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
     # Results on a redirected stdout must go there, and not above the bars on stderr.
     return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
 
@@ -55,27 +57,33 @@ class StepBar:
 
     def __init__(self, bars: Bars, total: int, label: str, check_interrupted: Callable[[], None]) -> None:
         self._bars, self._check, self._left = bars, check_interrupted, total
-        self._task: TaskID = bars.add_task(label, total=total)
+        self._pace = Pace(time.monotonic())
+        self._task: TaskID = bars.add_task(label, total=total, pace="")
 
     def advance(self, steps: int = 1, preview: MakesPicture | None = None) -> None:
         self._check()
         self._left -= steps
-        self._bars.advance(self._task, steps)
+        self._pace.advance(time.monotonic(), steps)
+        self._bars.update(self._task, advance=steps, pace=self._pace.words(self._left))
         if self._left <= 0 and self._task in self._bars.task_ids:
             self._bars.remove_task(self._task)
 
 
 class StepLines:
-    """`label: 3/20`, at most once in ten seconds, so that quick work stays quiet."""
+    """`label: 3/20, 0.8/s, 21 s left`, at most once in ten seconds, so that quick work stays quiet."""
 
     def __init__(self, total: int, label: str, check_interrupted: Callable[[], None]) -> None:
         self._total, self._label, self._check = total, label, check_interrupted
         self._done, self._last = 0, time.monotonic()
+        self._pace = Pace(self._last)
 
     def advance(self, steps: int = 1, preview: MakesPicture | None = None) -> None:
         self._check()
         self._done += steps
-        if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
-            self._last = time.monotonic()
-            sys.stderr.write(f"{self._label}: {self._done}/{self._total}\n")
+        now = time.monotonic()
+        self._pace.advance(now, steps)
+        if now - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = now
+            words = self._pace.words(self._total - self._done)
+            sys.stderr.write(f"{self._label}: {self._done}/{self._total}{words and f', {words}'}\n")
             sys.stderr.flush()
