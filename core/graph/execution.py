@@ -30,13 +30,18 @@ log = logging.getLogger("kintsugi")
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be run: the outputs wanted, further nodes to keep the values of, who is told, and data beside the prompt."""
+    """What is to be run: the outputs wanted, further nodes to keep the values of, who is told, and data beside the prompt.
+
+    given: what nodes that need not run give. anew: nodes that run whatever is remembered of them.
+    """
 
     prompt: Mapping[str, Any]
     roots: tuple[str, ...]
     keep: frozenset[str]
     events: Events
     extra_data: Mapping[str, Any]
+    given: Mapping[str, Entry]
+    anew: frozenset[str]
 
 
 @dataclass
@@ -70,7 +75,7 @@ class Execution:
         self._registry, self._cache, self._instances = registry, cache, instances
         self._graph = DynamicPrompt(order.prompt)
         self._context = NodeContext(self._graph, order.extra_data)
-        self._signatures = Signatures(self._graph, registry, self._context)
+        self._signatures = Signatures(self._graph, registry, self._context, order.given, order.anew)
         self._schedule = Schedule(self._take_in, self._available, self._is_output, self._is_urgent)
         self._async = AsyncCalls()
         self._values = ValueStore({*order.roots, *order.keep})
@@ -156,8 +161,8 @@ class Execution:
         return list(dict.fromkeys(value[0] for name, value in node["inputs"].items() if is_link(value) and name not in lazy))
 
     def _available(self, node_id: str) -> bool:
-        """Whether a result is cached; then it is taken from there, and what it shows is shown again."""
-        entry = self._cache.get(self._signatures.of(node_id))
+        """Whether a result is given or cached; then it is taken from there, and what it shows is shown again."""
+        entry = self._order.given.get(node_id) or self._cache.get(self._signatures.of(node_id))
         if entry is None:
             return False
         self._values.put(node_id, entry)

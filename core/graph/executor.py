@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from .cache import Cache, LastPromptCache
+from .cache import Cache, Entry, LastPromptCache
 from .events import Events, SilentEvents
 from .execution import Execution, ExecutionResult, Order
 from .instances import Instances
@@ -31,17 +31,21 @@ class Executor:
         events: Events | None = None,
         extra_data: Mapping[str, Any] | None = None,
         keep: Collection[str] = (),
+        given: Mapping[str, Sequence[Any]] | None = None,
+        anew: Collection[str] = (),
     ) -> ExecutionResult:
         """Executes a validated prompt (API format) for its output nodes, or for those named in `outputs`.
 
-        keep: further nodes whose values are wanted, if they run or are cached. extra_data: what hidden inputs are
-        made of besides the prompt, above all `extra_pnginfo`. A node that fails, and an interruption
-        (`current_host().check_interrupted()`, looked at before each node), end the run and are told in the result.
-        Raises WorkflowError for an unknown class, a circle or a link to nowhere. Not to be called on a thread whose
-        event loop is running.
+        keep: further nodes whose values are wanted, if they run or are cached. given: nodes that do not run because what they would
+        give is there already, a value per output; what follows them runs in every run. anew: nodes that run whatever is remembered
+        of them, as those that write files. extra_data: what hidden inputs are made of besides the prompt, above all `extra_pnginfo`.
+        A node that fails, and an interruption (`current_host().check_interrupted()`, looked at before each node), end the run and
+        are told in the result. Raises WorkflowError for an unknown class, a circle or a link to nowhere. Not to be called with async
+        nodes on a thread whose event loop is running.
         """
         roots = tuple(outputs) if outputs is not None else self._output_nodes(prompt)
-        order = Order(prompt, roots, frozenset(keep), events or SilentEvents(), dict(extra_data or {}))
+        entries = {node_id: Entry([[value] for value in values]) for node_id, values in (given or {}).items()}
+        order = Order(prompt, roots, frozenset(keep), events or SilentEvents(), dict(extra_data or {}), entries, frozenset(anew))
         with torch.inference_mode():
             return Execution(order, self._registry, self._cache, self._instances).run()
 

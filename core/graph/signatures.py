@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -27,12 +27,23 @@ class Signatures:
     Two nodes have the same signature when class, constants, IS_CHANGED results and everything upstream are the same;
     their ids do not count, except for classes with UNIQUE_ID or NOT_IDEMPOTENT. A node whose IS_CHANGED is NaN or
     fails, or whose constants are not JSON, gets one that is never met again: it always runs.
+
+    given: nodes whose signatures are never met again either, for their values come from outside the prompt. anew: nodes whose
+    signatures no other run has.
     """
 
-    def __init__(self, graph: DynamicPrompt, registry: Registry, context: NodeContext) -> None:
+    def __init__(
+        self,
+        graph: DynamicPrompt,
+        registry: Registry,
+        context: NodeContext,
+        given: Collection[str] = (),
+        anew: Collection[str] = (),
+    ) -> None:
         self._graph = graph
         self._registry = registry
         self._context = context
+        self._given, self._anew, self._run = given, anew, next(_run_once)
         self._known: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -79,6 +90,8 @@ class Signatures:
         return self._graph.get_node(node_id)
 
     def _hash(self, node_id: str) -> str:
+        if node_id in self._given:
+            return f"once-{next(_run_once)}"
         node = self._graph.get_node(node_id)
         definition = self._registry.definition(node["class_type"])
         constants, links = {}, {}
@@ -89,7 +102,8 @@ class Signatures:
                 constants[name] = unwrapped(value)
         try:
             own_id = node_id if definition.cached_per_node else None
-            text = _encoder.encode([definition.class_type, own_id, self._changed(node_id, node, definition), constants, links])
+            run = self._run if node_id in self._anew else None
+            text = _encoder.encode([definition.class_type, own_id, run, self._changed(node_id, node, definition), constants, links])
         except (TypeError, ValueError):
             return f"once-{next(_run_once)}"
         return blake2b(text.encode(), digest_size=16).hexdigest()

@@ -13,11 +13,11 @@ from .registry import Registry
 __all__ = ["Validation", "fault_lines", "validate"]
 
 
-def validate(prompt: Any, registry: Registry, targets: Collection[str] | None = None) -> Validation:
+def validate(prompt: Any, registry: Registry, targets: Collection[str] | None = None, given: Collection[str] = ()) -> Validation:
     """Checks a prompt (API format) for its output nodes, or for those of them in `targets`.
 
-    Literals are converted to their input's type in place. A node that no wanted output needs is checked for a known
-    class only. Never raises for what a prompt may contain.
+    given: nodes that will not run, so that their inputs do not matter. Literals are converted to their input's type in place. A node
+    that no wanted output needs is checked for a known class only. Never raises for what a prompt may contain.
     """
     if not isinstance(prompt, dict) or not prompt:
         return Validation(error=fault("no_prompt", "There is no prompt: expected an object of nodes"))
@@ -28,7 +28,7 @@ def validate(prompt: Any, registry: Registry, targets: Collection[str] | None = 
     wanted = [node_id for node_id in outputs if targets is None or node_id in targets]
     if not wanted:
         return Validation(error=fault("prompt_no_outputs", "The prompt has no output node, so there is nothing to run"))
-    return _Check(prompt, registry).outputs(wanted)
+    return _Check(prompt, registry, given).outputs(wanted)
 
 
 def _broken_nodes(prompt: dict[str, Any], registry: Registry) -> Validation | None:
@@ -69,16 +69,15 @@ def _node_error(errors: list[Fault], class_type: str, dependent: Iterable[str] =
 class _Check:
     """Each node is checked once, however many outputs need it."""
 
-    def __init__(self, prompt: dict[str, Any], registry: Registry) -> None:
-        self._prompt, self._registry = prompt, registry
+    def __init__(self, prompt: dict[str, Any], registry: Registry, given: Collection[str]) -> None:
+        self._prompt, self._registry, self._given = prompt, registry, given
         self._faults: dict[str, list[Fault]] = {}
 
     def outputs(self, wanted: list[str]) -> Validation:
         """Which of these output nodes may run, and the faults of everything they need."""
         order = self._upstream_first(wanted)
         for node_id in order:
-            node = self._prompt[node_id]
-            self._faults[node_id] = input_faults(node_id, self._prompt, self._registry.definition(node["class_type"]), self._registry)
+            self._faults[node_id] = [] if node_id in self._given else self._input_faults(node_id)
         self._add_cycles()
         bad = self._downstream([node_id for node_id in order if self._faults[node_id]])
         errors = self._node_errors([output for output in wanted if output in bad])
@@ -88,8 +87,14 @@ class _Check:
         lines = fault_lines(Validation(node_errors=errors), self._prompt)
         return _whole(fault("prompt_outputs_failed_validation", "No output of the prompt can be run", "\n".join(lines)), errors)
 
+    def _input_faults(self, node_id: str) -> list[Fault]:
+        definition = self._registry.definition(self._prompt[node_id]["class_type"])
+        return input_faults(node_id, self._prompt, definition, self._registry)
+
     def _sources(self, node_id: str) -> list[str]:
-        """Nodes of the prompt that this one is linked to."""
+        """Nodes of the prompt that this one is linked to; none for one whose values are given."""
+        if node_id in self._given:
+            return []
         values = self._prompt[node_id]["inputs"].values()
         return list(dict.fromkeys(value[0] for value in values if is_link(value) and value[0] in self._prompt))
 
