@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import torch
+from ..core.errors import FileAccessError, KintsugiError
+from ..core.file_names import written_whole
+from ..core.runtime import Progress, current_host
+from .batch_plan import Batch
+from .batch_worker import Restored
+from .changes import Prompt, seeds_of
+from .manifest import NAME, Record, append_record, json_sha256, read_manifest, write_manifest, writing_to
+from .results import final_names, make_folder, refuse_existing, remove_left_staging
+from .teams import Task, Team
 
-from ..core.errors import FileAccessError, KintsugiError, PictureError
-from ..core.folders import Folders
-from ..core.picture_files import PICTURE_SUFFIXES, file_sha256
-from ..core.runtime import current_host
-from .changes import Prompt, only_loader, picture_inputs, seeds_of
-from .manifest import NAME, Record, append_record, json_sha256, read_manifest, write_manifest
-from .results import final_names, make_folder, move_all, output_stems, remove_left_staging, staging_folder
-from .run import WorkflowRunner
+WAY_OUT = "What is finished is kept: when the folder can be written again, go on with --resume."
 
 
 @dataclass
@@ -31,127 +33,133 @@ class BatchSummary:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The pictures of `source`, by their path below it, and where their results go below `target`."""
+class Way:
+    """How every picture is made: blueprint is the prompt without the picture, settings what else decides bits."""
 
-    source: Path
-    target: Path
-    stems: dict[str, str]
-    not_pictures: int
+    blueprint: Prompt
+    settings: Mapping[str, Any]
 
+    def record(self, name: str) -> Record:
+        """Of a picture of which nothing else is known yet."""
+        parameters = {
+            node: {key: value for key, value in entry["inputs"].items() if not isinstance(value, list) and value is not None}
+            for node, entry in self.blueprint.items()
+        }
+        return Record(name, "", json_sha256(self.blueprint), dict(self.settings), seeds_of(self.blueprint), parameters)
 
-def plan_batch(source: Path, target: Path, resume: bool, overwrite: bool) -> Batch:
-    """Look through `source`. Raises FileAccessError when the folders cannot be used, or results of another run are there."""
-    if not source.is_dir():
-        raise FileAccessError("no such folder.", where=str(source), way_out="Check the path of the input folder.")
-    if source.resolve() == target.resolve():
-        raise FileAccessError("is both input and output.", where=str(source), way_out="Choose another output folder.")
-    if (target / NAME).exists() and not (resume or overwrite):
-        raise FileAccessError(
-            "holds results of an earlier batch.", where=str(target), way_out="Add --resume to go on with it, or --overwrite to begin anew."
-        )
-    files = sorted(path.relative_to(source).as_posix() for path in _files_outside(source, target.resolve()))
-    pictures = [name for name in files if PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES]
-    return Batch(source, target, dict(zip(pictures, output_stems(pictures), strict=True)), len(files) - len(pictures))
+    def made(self, record: Record) -> bool:
+        """Whether the record was made in this same way."""
+        return (record.workflow_sha256, record.settings) == (json_sha256(self.blueprint), self.settings)
 
 
-def _files_outside(source: Path, target: Path) -> Iterator[Path]:
-    """Files below the source, hidden ones and those of the target left out."""
-    for place, folders, names in os.walk(source):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name).resolve() != target]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
-
-
-def run_batch(
-    runner: WorkflowRunner, batch: Batch, folders: Folders, resume: bool, overwrite: bool, report: Callable[[Record], None]
-) -> BatchSummary:
-    """Every picture of the batch, a line in the manifest and a report for each; one that fails never stops the rest.
-
-    With resume, pictures whose file, workflow, settings and results are unchanged are kept, the others done again.
-    """
-    make_folder(batch.target)
-    loaders = picture_inputs(runner.prompt, runner.registry)
-    loader = only_loader(runner.prompt, loaders)
-    blueprint = _blueprint(runner.prompt, loader, loaders[loader])
-    # Where our manifest is, a file without a line is the result of a run killed between the two.
-    may_replace = overwrite or (resume and (batch.target / NAME).exists())
-    records = _still_good(batch.target, _settings(), blueprint) if resume else {}
-    write_manifest(batch.target, list(records.values()))
-    if resume:
-        remove_left_staging(batch.target)
-    summary = BatchSummary(not_pictures=batch.not_pictures)
-    progress = current_host().progress(len(batch.stems), "Pictures")
-    for name, stem in batch.stems.items():
-        record = _new_record(batch, name, blueprint)
-        if name in records and records[name].input_sha256 == record.input_sha256:
-            summary.kept += 1
-        else:
-            if records.pop(name, None):
-                write_manifest(batch.target, list(records.values()))
-            records[name] = record = _run_one(runner, loader, batch, record, stem, folders, may_replace)
-            append_record(batch.target, record)
-            report(record)
-            summary.failed += record.error is not None
-            summary.done += record.error is None
-        progress.advance()
-    return summary
-
-
-def _still_good(target: Path, settings: dict[str, Any], blueprint: Prompt) -> dict[str, Record]:
-    """Earlier records without error, made in this same way, whose results are still there."""
-    workflow = json_sha256(blueprint)
-    return {
-        name: record
-        for name, record in read_manifest(target).items()
-        if record.is_done(target) and (record.workflow_sha256, record.settings) == (workflow, settings)
-    }
-
-
-def _blueprint(prompt: Prompt, loader: str, input_name: str) -> Prompt:
+def blueprint_of(prompt: Prompt, loader: str, input_name: str) -> Prompt:
     """The prompt without the one thing that differs between pictures."""
     entry = prompt[loader]
     return {**prompt, loader: {**entry, "inputs": {**entry["inputs"], input_name: None}}}
 
 
-def _settings() -> dict[str, Any]:
-    """What decides the last bits of a result beside the workflow."""
-    host = current_host()
-    return {
-        "device": host.device.type,
-        "dtype": str(host.dtype).removeprefix("torch."),
-        "micro_batch": host.micro_batch,
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-    }
+def run_batch(team: Team, batch: Batch, way: Way, resume: bool, overwrite: bool, report: Callable[[Record], None]) -> BatchSummary:
+    """Every picture of the batch, a line in the manifest and a report for each; one that fails never stops the rest.
 
-
-def _new_record(batch: Batch, name: str, blueprint: Prompt) -> Record:
-    """The record of a picture before it is restored, with the error when its file cannot be read."""
-    parameters = {
-        node: {key: value for key, value in entry["inputs"].items() if not isinstance(value, list) and value is not None}
-        for node, entry in blueprint.items()
-    }
-    record = Record(name, "", json_sha256(blueprint), _settings(), seeds_of(blueprint), parameters)
+    With resume, pictures whose file, workflow, settings and results are unchanged are kept, the others done again. Lines are written
+    as pictures are finished, and put in the order of the pictures at the end. Raises FileAccessError when results can no longer be
+    written: then nothing half done is left, and the batch can be resumed.
+    """
+    make_folder(batch.target)
+    # Where our manifest is, a file without a line is the result of a run killed between the two.
+    may_replace = overwrite or (resume and (batch.target / NAME).exists())
+    earlier = read_manifest(batch.target) if resume else {}
+    kept = {name: record for name, record in earlier.items() if record.is_done(batch.target) and way.made(record)}
+    write_manifest(batch.target, list(kept.values()))
+    if resume:
+        remove_left_staging(batch.target)
+    progress = current_host().progress(len(batch.stems), "Pictures")
+    run = _Run(batch, way.record(""), kept, may_replace, report, progress)
     try:
-        return replace(record, input_sha256=file_sha256(batch.source / name))
+        for place, restored in team.map("restore", run.tasks(), lambda error: Restored(error=str(error))):
+            run.finish(place, restored)
+        write_manifest(batch.target, [run.records[name] for name in batch.stems])
     except FileAccessError as error:
-        return replace(record, error=str(error))
+        raise FileAccessError(error.what, where=error.where, way_out=WAY_OUT) from error
+    return run.summary
 
 
-def _run_one(runner: WorkflowRunner, loader: str, batch: Batch, record: Record, stem: str, folders: Folders, overwrite: bool) -> Record:
-    if record.error is not None:
-        return record
+class _Run:
+    """records: of the pictures that are finished, those kept from before among them."""
+
+    def __init__(
+        self, batch: Batch, new: Record, kept: dict[str, Record], may_replace: bool, report: Callable[[Record], None], progress: Progress
+    ) -> None:
+        self._batch, self._new, self._may_replace = batch, new, may_replace
+        self._report, self._progress = report, progress
+        self.records = {name: record for name, record in kept.items() if name in batch.stems}
+        self.summary = BatchSummary(not_pictures=batch.not_pictures)
+        self._sent: list[tuple[Record, int]] = []
+
+    def tasks(self) -> Iterator[Task]:
+        """A task for each picture that is not kept. Whatever cannot be read is finished at once."""
+        for name in self._batch.stems:
+            record = replace(self._new, input=name)
+            try:
+                content, modified = _content(self._batch.source / name)
+            except FileAccessError as error:
+                self._settle(replace(record, error=str(error)))
+                continue
+            record = replace(record, input_sha256=hashlib.sha256(content).hexdigest())
+            if name in self.records and self.records[name].input_sha256 == record.input_sha256:
+                self.summary.kept += 1
+                self._progress.advance()
+                continue
+            self._sent.append((record, modified))
+            yield name, content
+
+    def finish(self, place: int, restored: Restored) -> None:
+        """Put the results of a task where they belong."""
+        record, modified = self._sent[place]
+        self._settle(replace(record, error=restored.error) if restored.error else self._landed(record, modified, restored))
+
+    def _landed(self, record: Record, modified: int, restored: Restored) -> Record:
+        target = self._batch.target
+        outputs = final_names([ending for ending, _ in restored.files], target, self._batch.stems[record.input])
+        try:
+            refuse_existing(outputs, self._may_replace)
+        except KintsugiError as error:
+            return replace(record, error=str(error))
+        for path, (_, content) in zip(outputs, restored.files, strict=True):
+            _require_folder(target)
+            _write(path, content, modified)
+        names = [path.relative_to(target).as_posix() for path in outputs]
+        return replace(record, outputs=names, seconds=restored.seconds, metrics=restored.metrics)
+
+    def _settle(self, record: Record) -> None:
+        self.records[record.input] = record
+        _require_folder(self._batch.target)
+        append_record(self._batch.target, record)
+        self._report(record)
+        self.summary.failed += record.error is not None
+        self.summary.done += record.error is None
+        self._progress.advance()
+
+
+def _content(path: Path) -> tuple[bytes, int]:
+    """Bytes, and when they were written, in nanoseconds since 1970."""
     try:
-        with staging_folder(batch.target) as staging:
-            # Named by its place in the folder, so that no two pictures look alike to the cache of results.
-            photo = batch.source / record.input
-            granting = replace(folders, granted={record.input: photo.resolve()})
-            result = runner.run_into(staging, {loader: photo}, granting)
-            if not result.files:
-                raise PictureError("the workflow saved no picture.", way_out="Use one with a Save Photo or Save Image node.")
-            outputs = final_names(result.files, batch.target, stem)
-            move_all(result.files, outputs, overwrite)
-    except KintsugiError as error:
-        return replace(record, error=str(error))
-    names = [path.relative_to(batch.target).as_posix() for path in outputs]
-    return replace(record, outputs=names, seconds=round(result.seconds, 3))
+        with path.open("rb") as file:
+            return file.read(), os.fstat(file.fileno()).st_mtime_ns
+    except OSError as error:
+        raise FileAccessError(f"cannot be read: {error.strerror}.", where=str(path), way_out="Check its name and permissions.") from error
+
+
+def _write(path: Path, content: bytes, modified: int) -> None:
+    """The file, as old as the picture that it was made of."""
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(content)
+            os.utime(temporary, ns=(modified, modified))
+
+
+def _require_folder(target: Path) -> None:
+    """A folder that went away, as a disk does that is unplugged, must not be made again on another disk."""
+    if not (target / NAME).is_file():
+        raise FileAccessError("the folder of the results is gone.", where=str(target))

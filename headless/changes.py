@@ -170,13 +170,7 @@ def assigned_files(prompt: Prompt, registry: Registry, given: Iterable[str]) -> 
         if not equals or Path(text).exists():
             files[only_loader(prompt, loaders)] = Path(text)
             continue
-        node = find_node(prompt, name, f"--input {text}")
-        if node not in loaders:
-            listed = "; ".join(f"{loader} {title_of(prompt, loader)!r}" for loader in loaders) or "none"
-            raise BadValueError(
-                f"{title_of(prompt, node)!r} loads no picture.", where=f"--input {text}", way_out=f"Nodes that do: {listed}."
-            )
-        files[node] = Path(path)
+        files[chosen_loader(prompt, loaders, name)] = Path(path)
     return files
 
 
@@ -190,6 +184,17 @@ def only_loader(prompt: Prompt, loaders: Mapping[str, str]) -> str:
     raise BadValueError(
         "this workflow loads several pictures.", where="--input", way_out=f"Say which: --input NODE=path, NODE one of {listed}."
     )
+
+
+def chosen_loader(prompt: Prompt, loaders: Mapping[str, str], name: str) -> str:
+    """The loading node of that id or title; without a name the only one. BadValueError when there is no such one."""
+    if not name:
+        return only_loader(prompt, loaders)
+    node = find_node(prompt, name, f"--input {name}")
+    if node not in loaders:
+        listed = "; ".join(f"{loader} {title_of(prompt, loader)!r}" for loader in loaders) or "none"
+        raise BadValueError(f"{title_of(prompt, node)!r} loads no picture.", where=f"--input {name}", way_out=f"Nodes that do: {listed}.")
+    return node
 
 
 def with_files(prompt: Prompt, registry: Registry, folders: Folders, files: Mapping[str, Path]) -> tuple[Prompt, Folders]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +22,11 @@ def complain(message: str) -> None:
 def say_json(value: Any) -> None:
     """The value as JSON on stdout; paths as text."""
     say(json.dumps(value, indent=2, ensure_ascii=False, default=_as_text))
+
+
+def say_event(kind: str, value: Mapping[str, Any]) -> None:
+    """A line of JSON on stdout, for machines that read along: {"event": kind, ...}."""
+    say(json.dumps({"event": kind, **value}, default=_as_text))
 
 
 def _write(stream: TextIO, line: str) -> None:

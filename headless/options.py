@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import typer
 
 COMPUTER = "Computer"
 WORKFLOW = "Workflow"
+TEAM = "Workers"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ Set = Annotated[
     typer.Option("--set", metavar="NODE.input=value", help="Change a widget; NODE is an id or a title.", rich_help_panel=WORKFLOW),
 ]
 Embedded = Annotated[bool, typer.Option("--embedded", help="Use the small weights of the package everywhere.", rich_help_panel=WORKFLOW)]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes of this machine, each on the next GPU.", rich_help_panel=TEAM)
+]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Work on a Ray cluster: HOST:PORT, auto, or local to begin one.", rich_help_panel=TEAM),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
@@ -50,3 +58,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 def host_options(device: str, cpu: bool, dtype: str, models: Path | None, extra: list[Path] | None) -> HostOptions:
     """The shared options of one command line."""
     return HostOptions(device, cpu, dtype, models, extra or [])
+
+
+def elsewhere(options: HostOptions) -> HostOptions:
+    """The same for another process: folders are found from wherever it works."""
+    models = options.models_directory and options.models_directory.absolute()
+    return replace(options, models_directory=models, extra_model_paths=[path.absolute() for path in options.extra_model_paths])

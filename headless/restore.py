@@ -112,5 +112,5 @@ def _names(task: Task, written: list[Path]) -> list[Path]:
             where=str(task.exact),
             way_out=f"Name it {task.exact.with_suffix(written[0].suffix).name}, or use a workflow with a Save Photo node.",
         )
-    names = final_names(written, task.folder, task.stem)
+    names = final_names((path.suffix for path in written), task.folder, task.stem)
     return [task.exact, *names[1:]] if task.exact else names

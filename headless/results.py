@@ -57,9 +57,9 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
             raise FileAccessError("exists already.", where=str(path), way_out="Choose another name or add --overwrite.")
 
 
-def final_names(written: list[Path], folder: Path, stem: str) -> list[Path]:
+def final_names(endings: Iterable[str], folder: Path, stem: str) -> list[Path]:
     """Names for what one run wrote: `stem.png`, then `stem_2.png` and so on, each with the ending it was written with."""
-    return [folder / _with_ending(stem if number == 1 else f"{stem}_{number}", path.suffix) for number, path in enumerate(written, 1)]
+    return [folder / _with_ending(stem if number == 1 else f"{stem}_{number}", ending) for number, ending in enumerate(endings, 1)]
 
 
 def _with_ending(stem: str, suffix: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from ..core.errors import FileAccessError
 from ..core.file_names import next_file_names
 from ..core.imaging.alpha import alpha_of
+from ..core.imaging.files_apart import read_for_graph, write_for_graph
 from ..core.imaging.photo import FORMATS, BitDepth, PhotoDetails, as_format, suffix_of
-from ..core.imaging.reading import read_photo
 from ..core.imaging.writing import QUALITY, write_photo
 from ..core.picture_files import file_sha256, picture_names, shown
 from ..core.runtime import current_host
@@ -60,7 +61,7 @@ class KintsugiLoadPhoto:
         return file_sha256(current_host().folders.find(image))
 
     def load(self, image: str) -> tuple[Tensor, Tensor, PhotoDetails]:
-        photo = read_photo(current_host().folders.find(image))
+        photo = read_for_graph(current_host().folders.find(image))
         mask = torch.zeros(photo.picture.shape[:3]) if photo.alpha is None else 1 - photo.alpha
         return photo.picture, mask, photo.details
 
@@ -124,7 +125,8 @@ class KintsugiSavePhoto:
         for index, path in enumerate(paths):
             alpha = alpha_of(mask, index, height, width)
             metadata = workflow_texts(prompt, extra_pnginfo)
-            write_photo(path, images[index], alpha, details, file_format, depth, quality, metadata, overwrite=False)
+            arguments = (path, images[index], alpha, details, file_format, depth, quality, metadata)
+            write_for_graph(path, partial(write_photo, *arguments, overwrite=False))
             progress.advance()
         return {"ui": {"images": [shown(path, folder) for path in paths]}}
 

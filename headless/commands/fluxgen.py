@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from .. import console
-from ..options import AsJson, Cpu, Device, Dtype, ExtraModelPaths, HostOptions, ModelsDirectory, host_options
+from ..options import AsJson, Cpu, Device, Dtype, ExtraModelPaths, HostOptions, ModelsDirectory, Ray, Workers, elsewhere, host_options
 
 if TYPE_CHECKING:
     from ..fluxgen_worker import Order
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: kintsugi fluxgen -o pairs --count 1000 --workers 4"
 # The embedded Flux draws nothing worth more.
 EMBEDDED_SIZE = 128, 96
-PICTURES, PAIRS, TEAM = "Pictures", "Pairs", "Workers"
+PICTURES, PAIRS = "Pictures", "Pairs"
 
 Out = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the data set: pool, shards and index.jsonl.")]
 Count = Annotated[int, typer.Option("--count", min=1, help="How many pictures Flux draws; fewer are kept.", rich_help_panel=PICTURES)]
@@ -61,13 +61,6 @@ Percentile = Annotated[
 Scale = Annotated[int, typer.Option("--scale", min=1, max=8, help="How many times smaller low quality is.", rich_help_panel=PAIRS)]
 ShardSize = Annotated[int, typer.Option("--shard-size", min=1, help="Pairs in a tar file.", rich_help_panel=PAIRS)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes of this machine, each on the next GPU.", rich_help_panel=TEAM)
-]
-Ray = Annotated[
-    str | None,
-    typer.Option("--ray", metavar="ADDRESS", help="Work on a Ray cluster: HOST:PORT, auto, or local to begin one.", rich_help_panel=TEAM),
-]
 
 
 def fluxgen(
@@ -145,9 +138,7 @@ def _team(out: Path, order: Order, options: HostOptions, host: CommandLineHost, 
     # The last bits depend on it, and a run may go on where there are more cores.
     threads = int(begun_with(out).get("threads", torch.get_num_threads()))
     torch.set_num_threads(threads)
-    models = options.models_directory and options.models_directory.absolute()
-    elsewhere = replace(options, models_directory=models, extra_model_paths=[path.absolute() for path in options.extra_model_paths])
-    recruit = Recruit(order, elsewhere, threads)
+    recruit = Recruit(order, elsewhere(options), threads)
     if ray is not None:
         return OnRay(recruit, ray, workers)
     return Threads(Worker(order, host)) if workers in (None, 1) else Processes(recruit, workers)

@@ -48,7 +48,8 @@ class OnRay(Crew):
         if 0 < gpus < count:
             ray.shutdown()
             raise BadValueError(f"{count} workers, and the cluster has {gpus} GPUs.", where="--workers", way_out="Ask for fewer.")
-        place = ray.remote(num_cpus=0, num_gpus=min(gpus, 1), scheduling_strategy="SPREAD", max_concurrency=self._lanes)(Post)
+        actor: Any = ray.remote(Post)
+        place = actor.options(num_cpus=0, num_gpus=min(gpus, 1), scheduling_strategy="SPREAD", max_concurrency=self._lanes)
         workers = [_Actor(place, self._recruit, number) for number in range(count)]
         self.members = [_Lane(worker) for _ in range(self._lanes) for worker in workers]
         return self

@@ -4,16 +4,19 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kintsugi.core.errors import FileAccessError
-from kintsugi.headless.batch import BatchSummary, plan_batch, run_batch
+from kintsugi.headless.batch import BatchSummary
+from kintsugi.headless.batch_plan import plan_batch
 from kintsugi.headless.manifest import NAME, Record, read_manifest
-from tiny_workflow import SHRINK, on_command_line, pixels, stock_runner, write_picture, write_workflow
+from tiny_batch import run_tiny_batch
+from tiny_workflow import SHRINK, pixels, write_picture, write_workflow
 
 
 def batched(
-    tmp_path: Path, resume: bool = False, overwrite: bool = False, stop_after: int | None = None
+    tmp_path: Path, resume: bool = False, overwrite: bool = False, stop_after: int | None = None, prompt: dict[str, Any] = SHRINK
 ) -> tuple[BatchSummary, list[Record]]:
     reports: list[Record] = []
 
@@ -23,8 +26,7 @@ def batched(
             raise KeyboardInterrupt
 
     plan = plan_batch(tmp_path / "in", tmp_path / "out", resume, overwrite)
-    with on_command_line(tmp_path / "out") as (_, folders):
-        return run_batch(stock_runner(write_workflow(tmp_path)), plan, folders, resume, overwrite, report), reports
+    return run_tiny_batch(write_workflow(tmp_path, prompt), plan, resume, overwrite, report), reports
 
 
 @pytest.fixture
@@ -118,10 +120,7 @@ def test_resuming_redoes_only_what_changed_failed_or_is_missing(pictures: Path) 
 def test_another_workflow_redoes_everything(pictures: Path) -> None:
     batched(pictures)
     changed = {**SHRINK, "2": {**SHRINK["2"], "inputs": {**SHRINK["2"]["inputs"], "scale_by": 0.25}}}
-    plan = plan_batch(pictures / "in", pictures / "out", True, False)
-    with on_command_line(pictures / "out") as (_, folders):
-        runner = stock_runner(write_workflow(pictures, changed))
-        summary = run_batch(runner, plan, folders, True, False, lambda record: None)
+    summary, _ = batched(pictures, resume=True, prompt=changed)
     assert (summary.kept, summary.done) == (0, 4)
     assert pixels(pictures / "out/a.png").shape == (2, 3, 3)
 
@@ -145,8 +144,7 @@ def test_results_below_the_input_are_not_read_again(tmp_path: Path) -> None:
     for resume in (False, True):
         plan = plan_batch(tmp_path / "in", tmp_path / "in/out", resume, False)
         assert list(plan.stems) == ["a.png"]
-        with on_command_line(plan.target) as (_, folders):
-            run_batch(stock_runner(write_workflow(tmp_path)), plan, folders, resume, False, lambda record: None)
+        run_tiny_batch(write_workflow(tmp_path), plan, resume)
 
 
 def test_folders_that_cannot_be_used_are_named(tmp_path: Path) -> None:
