@@ -35,6 +35,8 @@ EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 DESCRIBING_TAGS = (0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
 
 Array = NDArray[Any]
+# Colour [H, W, 1 or 3] and alpha [H, W] in float32 0..1, sRGB; depth; the profile a file made from it carries.
+Samples = tuple[Array, Array | None, BitDepth, bytes | None]
 _pillow_limit = threading.Lock()
 
 
@@ -48,16 +50,21 @@ def read_photo(path: Path | str) -> Photo:
     path = Path(path)
     with explained(path), open_image(path) as image:
         require_room(path, image.size)
-        colour, alpha, depth, profile = read_samples(path, image)
-        orientation = int(image.getexif().get(ORIENTATION, 1))
-        details = PhotoDetails(
-            name=path.name,
-            format=WRITTEN_AS.get(image.format or "", "png"),
-            bit_depth=depth,
-            icc=profile,
-            exif=kept_exif(image),
-            grey=colour.shape[2] == 1,
-        )
+        return photo_from(path.name, image, read_samples(path, image))
+
+
+def photo_from(name: str, image: Image.Image, samples: Samples) -> Photo:
+    """The samples turned upright, with what their picture says about itself."""
+    colour, alpha, depth, profile = samples
+    orientation = int(image.getexif().get(ORIENTATION, 1))
+    details = PhotoDetails(
+        name=name,
+        format=WRITTEN_AS.get(image.format or "", "png"),
+        bit_depth=depth,
+        icc=profile,
+        exif=kept_exif(image),
+        grey=colour.shape[2] == 1,
+    )
     picture = upright(colour, orientation)
     return Photo(
         torch.from_numpy(np.ascontiguousarray(picture) if picture.shape[2] == 3 else np.repeat(picture, 3, axis=2))[None],
@@ -118,8 +125,8 @@ def require_room(path: Path, size: tuple[int, int]) -> None:
         )
 
 
-def read_samples(path: Path, image: Image.Image) -> tuple[Array, Array | None, BitDepth, bytes | None]:
-    """Colour [H, W, 1 or 3] and alpha [H, W] in float32 0..1, sRGB; depth; the profile a file made from it carries."""
+def read_samples(path: Path, image: Image.Image) -> Samples:
+    """The samples of a file's picture, in the file's own depth."""
     if is_deep(image):
         colour, alpha, profile = read_16_bit(path, image)
         return colour, alpha, 16, profile

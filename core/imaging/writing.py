@@ -74,12 +74,7 @@ def write_photo(
     file_format = format or format_of(path)
     depth: BitDepth = bit_depth or (details.bit_depth if file_format in DEEP else 8)
     require_writable(path, overwrite)
-    colour = one_picture(picture, 3, "picture")
-    require_holdable(path, file_format, depth, (colour.shape[1], colour.shape[0]))
-    profile = fitting_profile(details, file_format, depth, alpha is not None)
-    samples = in_profile(path, colour, profile, depth, details.grey)
-    if alpha is not None:
-        samples = with_alpha(path, samples, one_picture(alpha[..., None], 1, "alpha"), file_format)
+    samples, profile = samples_for(path, picture, alpha, details, file_format, depth)
     job = Job(samples, depth, quality, profile, details.exif, metadata or {})
     try:
         with written_whole(path) as temporary:
@@ -88,6 +83,19 @@ def write_photo(
         raise FileAccessError(
             f"the picture cannot be written ({error}).", where=str(path), way_out="Check the folder, its permissions and the free space."
         ) from error
+
+
+def samples_for(
+    path: Path, picture: Tensor, alpha: Tensor | None, details: PhotoDetails, file_format: FileFormat, depth: BitDepth
+) -> tuple[Floats, bytes | None]:
+    """Samples [H, W, 1..4] in 0..1 as a file of that format and depth holds them, and the profile whose values they are."""
+    colour = one_picture(picture, 3, "picture")
+    require_holdable(path, file_format, depth, (colour.shape[1], colour.shape[0]))
+    profile = fitting_profile(details, file_format, depth, alpha is not None)
+    samples = in_profile(path, colour, profile, depth, details.grey)
+    if alpha is not None:
+        samples = with_alpha(path, samples, one_picture(alpha[..., None], 1, "alpha"), file_format)
+    return samples, profile
 
 
 def require_writable(path: Path, overwrite: bool) -> None:
@@ -208,12 +216,12 @@ def write_png(path: Path, job: Job) -> None:
     if job.depth == 16:
         write_deep_png(path, quantised(job.samples, 16), job.profile, job.exif, texts)
     else:
-        save(pillow_image(job), path, "PNG", job.profile, job.exif, pnginfo=texts, compress_level=4)
+        save(pillow_image(job.samples), path, "PNG", job.profile, job.exif, pnginfo=texts, compress_level=4)
 
 
 def write_lossy(path: Path, file_format: FileFormat, job: Job) -> None:
     """JPEG, WebP or AVIF with profile and EXIF."""
-    image, quality = pillow_image(job), job.quality
+    image, quality = pillow_image(job.samples), job.quality
     if file_format == "webp":
         exif = exif_with_workflow(job.exif, job.metadata)
         save(in_colour(image), path, "WEBP", job.profile, exif, quality=quality, lossless=quality == 100, exact=True)
@@ -228,10 +236,10 @@ def write_lossy(path: Path, file_format: FileFormat, job: Job) -> None:
         save(image, path, "JPEG", job.profile, exif, quality=quality, subsampling=0)
 
 
-def pillow_image(job: Job) -> Image.Image:
-    """Mode L, LA, RGB or RGBA."""
-    samples = quantised(job.samples, 8)
-    return Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
+def pillow_image(samples: Floats) -> Image.Image:
+    """Samples [H, W, 1..4] rounded to mode L, LA, RGB or RGBA."""
+    levels = quantised(samples, 8)
+    return Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
 
 
 def in_colour(image: Image.Image) -> Image.Image:
