@@ -64,7 +64,8 @@ def human_rate(per_second: float) -> str:
 
 def human_time(seconds: float) -> str:
     """In its two largest units: 3 d 4 h, 13 h 52 min, 5 min 20 s, 8 s."""
-    rest, parts = max(0, round(seconds)), []
+    rest = max(0, round(seconds))
+    parts: list[str] = []
     for unit, size in _TIMES:
         count, rest = divmod(rest, size)
         if count or parts or unit == "s":
