@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_BARS = 40
-SIZE_INCHES = (5.6, 2.5)
-DOTS_PER_INCH = 200
+SIZE_INCHES = (4.6, 2.1)
+DOTS_PER_INCH = 240
 
 
 @dataclass(frozen=True)
