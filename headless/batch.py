@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import FileAccessError, KintsugiError
-from ..core.file_names import written_whole
 from ..core.runtime import Progress, current_host
 from .batch_plan import Batch
 from .batch_worker import Restored
 from .changes import Prompt, seeds_of
 from .manifest import NAME, Record, append_record, json_sha256, read_manifest, write_manifest, writing_to
-from .results import final_names, make_folder, refuse_existing, remove_left_staging
+from .results import final_names, make_folder, refuse_existing, remove_left_staging, staging_folder
 from .teams import Task, Team
 
 WAY_OUT = "What is finished is kept: when the folder can be written again, go on with --resume."
@@ -74,10 +73,11 @@ def run_batch(team: Team, batch: Batch, way: Way, resume: bool, overwrite: bool,
     if resume:
         remove_left_staging(batch.target)
     progress = current_host().progress(len(batch.stems), "Pictures")
-    run = _Run(batch, way.record(""), kept, may_replace, report, progress)
     try:
-        for place, restored in team.map("restore", run.tasks(), lambda error: Restored(error=str(error))):
-            run.finish(place, restored)
+        with staging_folder(batch.target) as staging:
+            run = _Run(batch, staging, way.record(""), kept, may_replace, report, progress)
+            for place, restored in team.map("restore", run.tasks(), lambda error: Restored(error=str(error))):
+                run.finish(place, restored)
         write_manifest(batch.target, [run.records[name] for name in batch.stems])
     except FileAccessError as error:
         raise FileAccessError(error.what, where=error.where, way_out=WAY_OUT) from error
@@ -85,12 +85,19 @@ def run_batch(team: Team, batch: Batch, way: Way, resume: bool, overwrite: bool,
 
 
 class _Run:
-    """records: of the pictures that are finished, those kept from before among them."""
+    """records: of the pictures that are finished, those kept from before among them. staging: where results are written first."""
 
     def __init__(
-        self, batch: Batch, new: Record, kept: dict[str, Record], may_replace: bool, report: Callable[[Record], None], progress: Progress
+        self,
+        batch: Batch,
+        staging: Path,
+        new: Record,
+        kept: dict[str, Record],
+        may_replace: bool,
+        report: Callable[[Record], None],
+        progress: Progress,
     ) -> None:
-        self._batch, self._new, self._may_replace = batch, new, may_replace
+        self._batch, self._staging, self._new, self._may_replace = batch, staging, new, may_replace
         self._report, self._progress = report, progress
         self.records = {name: record for name, record in kept.items() if name in batch.stems}
         self.summary = BatchSummary(not_pictures=batch.not_pictures)
@@ -127,7 +134,7 @@ class _Run:
             return replace(record, error=str(error))
         for path, (_, content) in zip(outputs, restored.files, strict=True):
             _require_folder(target)
-            _write(path, content, modified)
+            _write(path, content, modified, self._staging / f"result{path.suffix}")
         names = [path.relative_to(target).as_posix() for path in outputs]
         return replace(record, outputs=names, seconds=restored.seconds, metrics=restored.metrics)
 
@@ -150,13 +157,13 @@ def _content(path: Path) -> tuple[bytes, int]:
         raise FileAccessError(f"cannot be read: {error.strerror}.", where=str(path), way_out="Check its name and permissions.") from error
 
 
-def _write(path: Path, content: bytes, modified: int) -> None:
-    """The file, as old as the picture that it was made of."""
+def _write(path: Path, content: bytes, modified: int, temporary: Path) -> None:
+    """The file, as old as the picture that it was made of, whole under its name or not at all."""
     with writing_to(path):
+        temporary.write_bytes(content)
+        os.utime(temporary, ns=(modified, modified))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as temporary:
-            temporary.write_bytes(content)
-            os.utime(temporary, ns=(modified, modified))
+        temporary.replace(path)
 
 
 def _require_folder(target: Path) -> None:

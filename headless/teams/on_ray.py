@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import threading
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib.util import find_spec
-from typing import Any, Self
+from io import TextIOBase
+from typing import Any, Self, TextIO, cast
 
 from ...core.errors import BadValueError, MissingPackageError
 from .crew import SECONDS_BETWEEN_CHECKS, WAY_OUT, Crew, Member, Task, WorkerLostError
@@ -30,6 +34,7 @@ class OnRay(Crew):
                 "the package ray is not installed.", way_out="Install kintsugi-restoration[cluster], or use --workers on this machine."
             )
         self._recruit, self._address, self._count, self._lanes = recruit, address, count, lanes
+        self._own_lines = redirect_stdout(cast(TextIO, _OwnLines(sys.stdout)))
 
     def __enter__(self) -> Self:
         import ray
@@ -52,18 +57,33 @@ class OnRay(Crew):
         place = actor.options(num_cpus=0, num_gpus=min(gpus, 1), scheduling_strategy="SPREAD", max_concurrency=self._lanes)
         workers = [_Actor(place, self._recruit, number) for number in range(count)]
         self.members = [_Lane(worker) for _ in range(self._lanes) for worker in workers]
+        self._own_lines.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         import ray
 
         ray.shutdown()
+        self._own_lines.__exit__(None, None, None)
 
     def ready(self, busy: Sequence[_Lane]) -> Sequence[Member]:
         import ray
 
         there, _ = ray.wait([lane.answer for lane in busy], timeout=SECONDS_BETWEEN_CHECKS)
         return [lane for lane in busy if lane.answer in there]
+
+
+class _OwnLines(TextIOBase):
+    """Ray prints what happens to workers from a thread of its own, where results are read by machines: to stderr with it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return (self._stream if threading.get_ident() == self._thread else sys.stderr).write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def _require_answer(address: str) -> None:

@@ -24,9 +24,8 @@ def test_no_two_results_have_one_name(names: list[str]) -> None:
 
 
 def test_several_results_of_one_picture_are_numbered() -> None:
-    written = [Path("s/one.png"), Path("s/two.png"), Path("s/three.jpg")]
-    assert final_names(written, Path("out"), "a") == [Path("out/a.png"), Path("out/a_2.png"), Path("out/a_3.jpg")]
-    assert final_names(written[:1], Path("out"), "a.png") == [Path("out/a.png")]
+    assert final_names([".png", ".png", ".jpg"], Path("out"), "a") == [Path("out/a.png"), Path("out/a_2.png"), Path("out/a_3.jpg")]
+    assert final_names([".png"], Path("out"), "a.png") == [Path("out/a.png")]
 
 
 def test_nothing_is_moved_when_one_name_is_taken(tmp_path: Path) -> None:
