@@ -84,8 +84,8 @@ def batch(
         with _team(Order(runner.document, changes, loader), options, host, workers, ray, _threads(target, resume)) as team:
             way = Way(blueprint_of(runner.prompt, loader, loaders[loader]), agreed(team.each("describe")))
             summary = run_batch(team, plan, way, resume, overwrite, lambda record: _report(record, as_json))
-    if report:
-        write_report(source, target, list(read_manifest(target).values()), summary, workflow)
+        if report:
+            write_report(source, target, list(read_manifest(target).values()), summary, workflow)
     if as_json:
         console.say_event("summary", asdict(summary))
     else:
