@@ -93,7 +93,7 @@ STUDIES: dict[str, Study] = {
         ),
         note="`full` distils along a trajectory of four noise levels by VSD and target score matching; `without-tsm` by VSD alone "
         "(lambda 1 in equation 5); `without-dasm` at one noise level. All learn latents by regression first. "
-        "Then the distillation weighs fifty times what regression does: with the weights of the mini recipe so few steps show nothing of it.",
+        "Then the distillation weighs fifty times what regression does: with the mini recipe's weights so few steps show nothing of it.",
     ),
     "gendr": Study(
         title="GenDR: four ways of distilling",
