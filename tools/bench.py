@@ -119,7 +119,7 @@ def main() -> None:
         commands = cold_commands(Path(folder))
     say_table(("measure", "result"), [*commands, *degradation(), *restoration()])
     tools = ROOT / "tools"
-    methods = (tools / f"bench_{name}.py" for name in ("one_step", "instantir", "fluxir"))
+    methods = (tools / f"bench_{name}.py" for name in ("one_step", "instantir", "fluxir", "batch"))
     for measurement in (ROOT / "tests" / "benchmarks" / "graph.py", *methods):
         say()
         subprocess.run([sys.executable, measurement], check=True)
