@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
+_step: ContextVar[int] = ContextVar("kintsugi_seed_step", default=1)
+
+
+@contextmanager
+def one_seed_for_all() -> Iterator[None]:
+    """Inside the block every picture of a batch has the same seed, as if each were alone."""
+    token = _step.set(0)
+    try:
+        yield
+    finally:
+        _step.reset(token)
+
 
 def picture_generators(seed: int, count: int) -> list[torch.Generator]:
-    """One CPU generator per picture; picture i has seed + i, as if it were restored alone with that seed."""
-    return [torch.Generator("cpu").manual_seed((seed + index) % 2**63) for index in range(count)]
+    """One CPU generator per picture; picture i has seed + i, as if it were restored alone with that seed (see one_seed_for_all())."""
+    return [torch.Generator("cpu").manual_seed((seed + _step.get() * index) % 2**63) for index in range(count)]
 
 
 def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:

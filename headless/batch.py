@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core.errors import FileAccessError, KintsugiError
 from ..core.runtime import Progress, current_host
+from .batch_groups import in_groups
 from .batch_plan import Batch
 from .batch_worker import Restored
 from .changes import Prompt, seeds_of
@@ -33,10 +34,12 @@ class BatchSummary:
 
 @dataclass(frozen=True)
 class Way:
-    """How every picture is made: blueprint is the prompt without the picture, settings what else decides bits."""
+    """How every picture is made: blueprint is the prompt without the picture, settings what else decides bits. together: how many
+    pictures of one size may go through the networks at once."""
 
     blueprint: Prompt
     settings: Mapping[str, Any]
+    together: int = 1
 
     def record(self, name: str) -> Record:
         """Of a picture of which nothing else is known yet."""
@@ -75,9 +78,9 @@ def run_batch(team: Team, batch: Batch, way: Way, resume: bool, overwrite: bool,
     progress = current_host().progress(len(batch.stems), "Pictures")
     try:
         with staging_folder(batch.target) as staging:
-            run = _Run(batch, staging, way.record(""), kept, may_replace, report, progress)
-            for place, restored in team.map("restore", run.tasks(), lambda error: Restored(error=str(error))):
-                run.finish(place, restored)
+            run = _Run(batch, staging, way, kept, may_replace, report, progress)
+            for place, answer in team.map("restore", run.tasks(), str):
+                run.finish(place, answer)
         write_manifest(batch.target, [run.records[name] for name in batch.stems])
     except FileAccessError as error:
         raise FileAccessError(error.what, where=error.where, way_out=WAY_OUT) from error
@@ -91,20 +94,26 @@ class _Run:
         self,
         batch: Batch,
         staging: Path,
-        new: Record,
+        way: Way,
         kept: dict[str, Record],
         may_replace: bool,
         report: Callable[[Record], None],
         progress: Progress,
     ) -> None:
-        self._batch, self._staging, self._new, self._may_replace = batch, staging, new, may_replace
+        self._batch, self._staging, self._may_replace = batch, staging, may_replace
+        self._new, self._together = way.record(""), way.together
         self._report, self._progress = report, progress
         self.records = {name: record for name, record in kept.items() if name in batch.stems}
         self.summary = BatchSummary(not_pictures=batch.not_pictures)
-        self._sent: list[tuple[Record, int]] = []
+        self._sent: list[list[tuple[Record, int]]] = []
 
     def tasks(self) -> Iterator[Task]:
-        """A task for each picture that is not kept. Whatever cannot be read is finished at once."""
+        """A task for each picture that is not kept, or for several. Whatever cannot be read is finished at once."""
+        for group in in_groups(self._pictures(), self._together):
+            self._sent.append([about for about, _ in group])
+            yield ([(record.input, content) for (record, _), content in group],)
+
+    def _pictures(self) -> Iterator[tuple[tuple[Record, int], bytes]]:
         for name in self._batch.stems:
             record = replace(self._new, input=name)
             try:
@@ -117,13 +126,14 @@ class _Run:
                 self.summary.kept += 1
                 self._progress.advance()
                 continue
-            self._sent.append((record, modified))
-            yield name, content
+            yield (record, modified), content
 
-    def finish(self, place: int, restored: Restored) -> None:
-        """Put the results of a task where they belong."""
-        record, modified = self._sent[place]
-        self._settle(replace(record, error=restored.error) if restored.error else self._landed(record, modified, restored))
+    def finish(self, place: int, answer: list[Restored] | str) -> None:
+        """Put the results of a task where they belong; a text says why there are none."""
+        sent = self._sent[place]
+        results = [Restored(error=answer)] * len(sent) if isinstance(answer, str) else answer
+        for (record, modified), restored in zip(sent, results, strict=True):
+            self._settle(replace(record, error=restored.error) if restored.error else self._landed(record, modified, restored))
 
     def _landed(self, record: Record, modified: int, restored: Restored) -> Record:
         target = self._batch.target

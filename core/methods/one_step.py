@@ -110,17 +110,19 @@ def restore(
     """
     require_finite(pictures, "The picture")
     _require_memory(pictures.shape, scale)
-    masks = [None] * pictures.shape[0] if mask is None else _checked_masks(mask, pictures)
+    masks = None if mask is None else _checked_masks(mask, pictures)
     noises = picture_generators(seed, pictures.shape[0])
-    restored = [
-        _restore_one(generator, picture, scale, noise, tiling, color_fix, area)
-        for picture, noise, area in zip(pictures.split(1), noises, masks, strict=True)
-    ]
+    restored = []
+    # As many at a time as fill a call of the networks.
+    for start in range(0, pictures.shape[0], current_host().micro_batch):
+        some = slice(start, start + current_host().micro_batch)
+        areas = None if masks is None else masks[some]
+        restored.append(_restore_some(generator, pictures[some], scale, noises[some], tiling, color_fix, areas))
     return torch.cat(restored)
 
 
-def _checked_masks(mask: Tensor, pictures: Tensor) -> list[Tensor | None]:
-    """One mask [1, 1, H, W] per picture."""
+def _checked_masks(mask: Tensor, pictures: Tensor) -> Tensor:
+    """A mask for each picture [B, 1, H, W]."""
     batch, height, width, _ = pictures.shape
     if mask.shape[1:] != (height, width) or mask.shape[0] not in (1, batch):
         raise BadValueError(
@@ -128,18 +130,25 @@ def _checked_masks(mask: Tensor, pictures: Tensor) -> list[Tensor | None]:
             way_out="Resize the mask to the picture, or draw it on the picture itself.",
         )
     require_finite(mask, "The mask")
-    return list(mask[:, None].clamp(0, 1).expand(batch, -1, -1, -1).split(1))
+    return mask[:, None].clamp(0, 1).expand(batch, -1, -1, -1)
 
 
-def _restore_one(
-    generator: Generator, picture: Tensor, scale: float, noise: torch.Generator, tiling: Tiling, color_fix: Method, mask: Tensor | None
+def _restore_some(
+    generator: Generator,
+    pictures: Tensor,
+    scale: float,
+    noises: Sequence[torch.Generator],
+    tiling: Tiling,
+    color_fix: Method,
+    mask: Tensor | None,
 ) -> Tensor:
-    planes = picture.permute(0, 3, 1, 2)
+    """The networks see all pictures together, and everything else one after the other: its last bits depend on the batch as well."""
+    planes = pictures.permute(0, 3, 1, 2)
     height, width = (max(1, round(side * scale)) for side in planes.shape[-2:])
-    enlarged = planes if (height, width) == planes.shape[-2:] else resize(planes, height, width, "bicubic").clamp(0, 1)
+    enlarged = torch.cat([_enlarged(picture, height, width) for picture in planes.split(1)])
     padded = pad_to_multiple(enlarged, generator.multiple)
     area = None if mask is None else pad_to_multiple(F.interpolate(mask, (height, width), mode="nearest-exact"), generator.multiple)
-    network = _Windows(generator, area, *_drawn(generator, noise, padded.shape))
+    network = _Windows(generator, area, *_drawn(generator, noises, padded.shape))
 
     def run(tile: int) -> Tensor:
         plan = plan_windows(padded, tile, tiling.overlap, generator.multiple)
@@ -147,24 +156,29 @@ def _restore_one(
 
     restored = with_smaller_tiles(run, generator.bounded(tiling), SMALLEST_TILE)[..., :height, :width]
     require_finite(restored, "The restored picture")
-    fixed = fix_colors(restored, enlarged, color_fix)
+    pairs = zip(restored.split(1), enlarged.split(1), strict=True)
+    fixed = torch.cat([fix_colors(picture, reference, color_fix) for picture, reference in pairs])
     if area is not None:
         fixed = torch.lerp(enlarged, fixed, area[..., :height, :width])
     return fixed.clamp_(0, 1).permute(0, 2, 3, 1)
 
 
-def _drawn(generator: Generator, noise: torch.Generator, shape: torch.Size) -> tuple[Tensor | None, Tensor | None]:
-    """Noise [1, C, h, w] per latent pixel of a picture of that shape: for the posterior, then for the network."""
+def _enlarged(planes: Tensor, height: int, width: int) -> Tensor:
+    return planes if (height, width) == planes.shape[-2:] else resize(planes, height, width, "bicubic").clamp(0, 1)
+
+
+def _drawn(generator: Generator, noises: Sequence[torch.Generator], shape: torch.Size) -> tuple[Tensor | None, Tensor | None]:
+    """Noise [B, C, h, w] per latent pixel of pictures of that shape: for the posterior, then for the network."""
     codec = generator.prior.codec
     wanted = codec.channels if generator.samples_posterior else 0, generator.method.noise_channels
     sides = [side // codec.downscale for side in shape[-2:]]
-    posterior, network = (draw_noise([noise], (channels, *sides)) if channels else None for channels in wanted)
+    posterior, network = (draw_noise(noises, (channels, *sides)) if channels else None for channels in wanted)
     return posterior, network
 
 
 @dataclass(frozen=True)
 class _Windows:
-    """Encode, one step, decode on windows of a picture; mask [1, 1, H, W] and noise [1, C, h, w] are those of the whole picture."""
+    """Encode, one step, decode on windows of pictures; mask [B, 1, H, W] and noise [B, C, h, w] are those of the whole pictures."""
 
     generator: Generator
     mask: Tensor | None

@@ -63,6 +63,7 @@ def batch(
 ) -> None:
     """Run a workflow on every picture of a folder. Each is made with the workflow's seed, as if alone."""
     from ..batch import Way, blueprint_of, run_batch
+    from ..batch_groups import parting_nodes
     from ..batch_plan import plan_batch
     from ..batch_report import require_report_package, write_report
     from ..batch_worker import Order
@@ -82,7 +83,9 @@ def batch(
         loaders = picture_inputs(runner.prompt, runner.registry)
         loader = chosen_loader(runner.prompt, loaders, node)
         with _team(Order(runner.document, changes, loader), options, host, workers, ray, _threads(target, resume)) as team:
-            way = Way(blueprint_of(runner.prompt, loader, loaders[loader]), agreed(team.each("describe")))
+            settings = agreed(team.each("describe"))
+            together = settings["micro_batch"] if parting_nodes(runner.prompt, runner.registry, loader) else 1
+            way = Way(blueprint_of(runner.prompt, loader, loaders[loader]), settings, together)
             summary = run_batch(team, plan, way, resume, overwrite, lambda record: _report(record, as_json))
         if report:
             write_report(source, target, list(read_manifest(target).values()), summary, workflow)

@@ -97,10 +97,10 @@ def test_a_killed_batch_resumes_to_the_same_files(pictures: Path, done: int) -> 
 def test_a_result_without_its_line_is_made_again(pictures: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         batched(pictures, stop_after=1)
-    write_picture(pictures / "out/b.png", 3, 3)
+    left = write_picture(pictures / ("out/a.png" if "b.jpg" in read_manifest(pictures / "out") else "out/b.png"), 3, 3)
     summary, _ = batched(pictures, resume=True)
     assert (summary.kept, summary.done, summary.failed) == (1, 3, 0)
-    assert pixels(pictures / "out/b.png").shape == (4, 6, 3)
+    assert pixels(left).shape == (4, 6, 3)
 
 
 def test_resuming_redoes_only_what_changed_failed_or_is_missing(pictures: Path) -> None:
@@ -113,7 +113,7 @@ def test_resuming_redoes_only_what_changed_failed_or_is_missing(pictures: Path) 
     (pictures / "out/sub/a.png").unlink()
     summary, reports = batched(pictures, resume=True)
     assert (summary.kept, summary.done, summary.failed) == (1, 3, 0)
-    assert [record.input for record in reports] == ["a.png", "b.jpg", "sub/a.png"]
+    assert sorted(record.input for record in reports) == ["a.png", "b.jpg", "sub/a.png"]
     assert len((pictures / "out" / NAME).read_text().splitlines()) == 4
 
 

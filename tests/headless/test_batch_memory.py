@@ -40,7 +40,7 @@ def test_many_pictures_leave_no_more_tensors_than_a_few(tmp_path: Path) -> None:
         worker = Worker(Order(document, Changes(), "1"), host)
         counts = []
         for number, (name, content) in enumerate(contents.items(), 1):
-            assert worker.restore(name, content).error is None
+            assert worker.restore([(name, content)])[0].error is None
             if number in (20, 120):
                 gc.collect()
                 counts.append(sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects()))

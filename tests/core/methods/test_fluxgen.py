@@ -81,7 +81,7 @@ def test_the_prompt_the_guidance_and_the_steps_count(prior: Prior) -> None:
 
 
 def test_what_is_no_flux_or_no_whole_token_is_refused(prior: Prior) -> None:
-    with pytest.raises(BadValueError, match="Prior mini: it has no Flux transformer"):
+    with pytest.raises(BadValueError, match="Prior sd3: it has no Flux transformer"):
         generate(Prior("sd3", LatentCodec(prior.codec.vae)), "", 0, SMALL)
     with pytest.raises(BadValueError, match=r"the height is 50 pixels, expected a multiple of 16\. Choose 48"):
         Drawing(height=50)

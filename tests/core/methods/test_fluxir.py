@@ -315,7 +315,7 @@ def test_a_latent_prompt_or_prior_that_does_not_fit_is_refused(prior: Prior, ada
         restore_latent(prior, adapter, torch.zeros(1, 5, 8, 8), 0, SHORT)
     with pytest.raises(BadValueError, match=r"the prompt is \[1, 5, 7\] and None, expected \[1, tokens, 24\] and \[1, 20\]"):
         restore_latent(prior, adapter, DEGRADED, 0, SHORT, prompt=PromptEmbedding(torch.zeros(1, 5, 7)))
-    with pytest.raises(BadValueError, match="Prior mini: it has no Flux transformer"):
+    with pytest.raises(BadValueError, match="Prior sd3: it has no Flux transformer"):
         restore_latent(Prior("sd3", LatentCodec(prior.codec.vae)), adapter, DEGRADED, 0, SHORT)
 
 
