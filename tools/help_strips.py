@@ -216,6 +216,78 @@ def paste_region() -> list[Panel]:
     ]
 
 
+@cache
+def instantir() -> dict[str, Any]:
+    """What every node of InstantIR takes here."""
+    prior = run("LoadPrior", family="sdxl", weights="embedded")
+    positive, negative = run("EncodePrompt", prior=prior)
+    return {
+        "prior": prior, "previewer": run("LoadPreviewer", weights="embedded"), "positive": positive, "negative": negative,
+        "latent": run("Encode", prior=prior, image=damaged()),
+    }  # fmt: skip
+
+
+@cache
+def perceived(image_weights: str = "1") -> Any:
+    return run("DCPEncode", dcp=run("LoadDCP", weights="embedded"), image=damaged(), image_weights=image_weights)
+
+
+@cache
+def sampled(image_weights: str = "1", strength: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Restored, and all previews."""
+    parts, aggregator = instantir(), run("LoadAggregator", weights="embedded")
+    latents = run("AdaResSampler", **parts, lq_context=perceived(image_weights), aggregator=aggregator, strength=strength)
+    restored, previews = (run("Decode", prior=parts["prior"], latent=latent) for latent in latents)
+    return run("ColorFix", image=restored, reference=damaged(), method="adain"), previews
+
+
+def sample_with_adares() -> list[Panel]:
+    restored, previews = sampled()
+    half = len(previews) // 2
+    looks = [("its first preview", previews[:1]), ("one half way", previews[half : half + 1])]
+    return [("degraded", damaged()), *looks, ("restored", restored)]
+
+
+def preview() -> list[Panel]:
+    parts = {name: part for name, part in instantir().items() if name in ("prior", "previewer", "latent", "positive")}
+    looks = {step: run("Preview", **parts, lq_context=perceived(), timestep=step) for step in (200, 500, 900)}
+    decoded = {step: run("Decode", prior=parts["prior"], latent=latent) for step, latent in looks.items()}
+    return [("degraded", damaged()), *((f"seen from timestep {step}", picture) for step, picture in decoded.items())]
+
+
+def perceive() -> list[Panel]:
+    return [("degraded", damaged()), ("sampled without it: weight 0", sampled("0")[0]), ("with it: weight 1", sampled()[0])]
+
+
+def aggregate() -> list[Panel]:
+    return [("degraded", damaged()), ("without it: strength 0", sampled(strength=0.0)[0]), ("with it: strength 1", sampled()[0])]
+
+
+@cache
+def flux() -> Any:
+    return run("LoadPrior", family="flux", weights="embedded")
+
+
+@cache
+def steered(strength: float) -> Tensor:
+    adapter, latent = run("LoadFluxIR", weights="embedded"), run("Encode", prior=flux(), image=damaged())
+    restored = run("FluxIRSampler", prior=flux(), fluxir=adapter, latent=latent, strength=strength)
+    return run("ColorFix", image=run("Decode", prior=flux(), latent=restored), reference=damaged())
+
+
+def sample_with_fluxir() -> list[Panel]:
+    return [("degraded", damaged()), ("restored", steered(1.0)), ("original", clean())]
+
+
+def load_fluxir() -> list[Panel]:
+    return [("degraded", damaged()), ("Flux alone: strength 0", steered(0.0)), ("steered: strength 1", steered(1.0))]
+
+
+def draw_pictures() -> list[Panel]:
+    drawn = run("FluxGen", prior=flux(), width=192, height=144, count=3)
+    return [(f"seed {seed}", picture[None]) for seed, picture in enumerate(drawn)]
+
+
 STRIPS: dict[str, Callable[[], Sequence[Panel]]] = {
     "KintsugiLoadPhoto": load_photo, "KintsugiSavePhoto": save_photo, "KintsugiPreRestore": pre_restore,
     "KintsugiLoadGenerator": load_generator, "KintsugiRestoreOneStep": restore_image, "KintsugiOneStepLatent": restore_latent,
@@ -223,7 +295,9 @@ STRIPS: dict[str, Callable[[], Sequence[Panel]]] = {
     "KintsugiDegrade": degrade, "KintsugiDegradeBlur": blur, "KintsugiDegradeResize": resize, "KintsugiDegradeNoise": noise,
     "KintsugiDegradeCompress": compress, "KintsugiColorFix": fix_colors, "KintsugiMeasureQuality": measure,
     "KintsugiCompare": compare, "KintsugiContactSheet": contact_sheet, "KintsugiCropRegion": crop_region,
-    "KintsugiPasteRegion": paste_region,
+    "KintsugiPasteRegion": paste_region, "KintsugiAdaResSampler": sample_with_adares, "KintsugiPreview": preview,
+    "KintsugiDCPEncode": perceive, "KintsugiLoadAggregator": aggregate, "KintsugiFluxIRSampler": sample_with_fluxir,
+    "KintsugiLoadFluxIR": load_fluxir, "KintsugiFluxGen": draw_pictures,
 }  # fmt: skip
 
 
