@@ -10,8 +10,6 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from ..core.errors import KintsugiError, PictureError
 from ..core.graph.documents import Document
 from ..core.graph.validation import validate
@@ -21,8 +19,7 @@ from ..core.randomness import one_seed_for_all
 from ..core.runtime import LocalHost, using_host
 from .batch_groups import LOADS_APART, parted, parting_nodes, values_of_all
 from .changes import Changes, with_files
-from .host import chosen_device, chosen_dtype, chosen_folders
-from .options import HostOptions
+from .recruit import computing_on
 from .run import Feed, WorkflowResult, WorkflowRunner
 
 # What the networks made of a picture, by node and output, and in how many seconds.
@@ -48,23 +45,6 @@ class Restored:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Recruit:
-    """Makes worker number n of another process or machine. threads: those that every worker computes with."""
-
-    order: Order
-    options: HostOptions
-    threads: int
-
-    def __call__(self, number: int) -> Worker:
-        torch.set_num_threads(self.threads)
-        device = chosen_device(self.options.device, self.options.cpu)
-        if device == torch.device("cuda"):
-            device = torch.device("cuda", number % torch.cuda.device_count())
-        folders = chosen_folders(self.options, None, Path.cwd())
-        return Worker(self.order, LocalHost(device, chosen_dtype(self.options.dtype, device), folders=folders))
-
-
 class Worker:
     """Holds what the workflow loads. Several threads may restore at once: one computes while others read and write files."""
 
@@ -81,13 +61,7 @@ class Worker:
 
     def describe(self) -> dict[str, Any]:
         """What decides the last bits of a result beside the workflow."""
-        return {
-            "device": self._host.device.type,
-            "dtype": str(self._host.dtype).removeprefix("torch."),
-            "micro_batch": self._host.micro_batch,
-            "threads": torch.get_num_threads(),
-            "torch": str(torch.__version__),
-        }
+        return {**computing_on(self._host), "micro_batch": self._host.micro_batch}
 
     def restore(self, pictures: Sequence[tuple[str, bytes]]) -> list[Restored]:
         """pictures: names below the input folder, with content. What a person's picture is to blame for is told in its result."""

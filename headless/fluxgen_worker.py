@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..core.degradation.pipeline import Parameters
 from ..core.imaging.png_bytes import from_png, to_png
@@ -20,8 +17,7 @@ from ..core.selection import PERCENTILE, selection_metrics
 from ..core.weights.bases import search_base
 from ..core.weights.nf4 import Quantization
 from ..core.weights.priors import load_prior
-from .host import chosen_device, chosen_dtype, chosen_folders
-from .options import HostOptions
+from .recruit import computing_on
 
 FAMILY, EMBEDDED = "flux", "embedded"
 SEEDS = 2**63
@@ -53,23 +49,6 @@ class Order:
         return self.prompts[index % len(self.prompts)]
 
 
-@dataclass(frozen=True)
-class Recruit:
-    """Makes worker number n of another process or machine. threads: those that every worker computes with."""
-
-    order: Order
-    options: HostOptions
-    threads: int
-
-    def __call__(self, number: int) -> Worker:
-        torch.set_num_threads(self.threads)
-        device = chosen_device(self.options.device, self.options.cpu)
-        if device == torch.device("cuda"):
-            device = torch.device("cuda", number % torch.cuda.device_count())
-        folders = chosen_folders(self.options, None, Path.cwd())
-        return Worker(self.order, LocalHost(device, chosen_dtype(self.options.dtype, device), folders=folders))
-
-
 class Worker:
     """Holds the prior while pictures are drawn, and what measures need afterwards. Every method runs on the worker's host."""
 
@@ -91,10 +70,7 @@ class Worker:
             return {
                 "weights": _found_weights(self._order.weights),
                 "metrics": metrics,
-                "device": host.device.type,
-                "dtype": str(host.dtype).removeprefix("torch."),
-                "threads": torch.get_num_threads(),
-                "torch": str(torch.__version__),
+                **computing_on(host),
             }
 
     def draw(self, index: int) -> tuple[bytes, int, int]:

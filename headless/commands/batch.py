@@ -112,11 +112,12 @@ def _threads(target: Path, resume: bool) -> int:
 def _team(order: Order, options: HostOptions, host: CommandLineHost, workers: int | None, ray: str | None, threads: int) -> Team:
     import torch
 
-    from ..batch_worker import Recruit, Worker
+    from ..batch_worker import Worker
+    from ..recruit import Recruit
     from ..teams import OnRay, Processes, Threads
 
     torch.set_num_threads(threads)
-    recruit = Recruit(order, elsewhere(options), threads)
+    recruit = Recruit(Worker, order, elsewhere(options), threads)
     if ray is not None:
         return OnRay(recruit, ray, workers, LANES)
     return Threads(Worker(order, host), LANES) if workers in (None, 1) else Processes(recruit, workers, LANES)

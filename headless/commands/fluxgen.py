@@ -132,13 +132,14 @@ def _team(out: Path, order: Order, options: HostOptions, host: CommandLineHost, 
     import torch
 
     from ..fluxgen_folder import begun_with
-    from ..fluxgen_worker import Recruit, Worker
+    from ..fluxgen_worker import Worker
+    from ..recruit import Recruit
     from ..teams import OnRay, Processes, Threads
 
     # The last bits depend on it, and a run may go on where there are more cores.
     threads = int(begun_with(out).get("threads", torch.get_num_threads()))
     torch.set_num_threads(threads)
-    recruit = Recruit(order, elsewhere(options), threads)
+    recruit = Recruit(Worker, order, elsewhere(options), threads)
     if ray is not None:
         return OnRay(recruit, ray, workers)
     return Threads(Worker(order, host)) if workers in (None, 1) else Processes(recruit, workers)
