@@ -125,6 +125,9 @@ def _commit() -> str:
 def licence(recipe: Recipe) -> str:
     """Ours, and that of everything published that the run began with, which holds for what is derived from it."""
     settings = stage_class(recipe.stage).Settings.model_validate(recipe.settings).model_dump()
+    if "dcp" in settings and settings["encoder"] == "auto":
+        # The one that the DCP was trained with, whose licence is looked at.
+        del settings["encoder"]
     found = {_begun_with(settings.get(name), FOUNDATIONS.get(recipe.stage, ())) for name in BEGINNINGS}
     return "; ".join(sorted(found - {OWN_LICENCE}) or [f"{OWN_LICENCE}; no published weights went in"])
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from kintsugi import __version__
 from kintsugi.core.weights.catalogue import RELEASES
+from kintsugi.core.weights.embedded import FOLDER
 from kintsugi.training.card import BEGINNINGS, FOUNDATIONS, SD21, Run, licence, machine, model_card
-from kintsugi.training.recipe import Recipe, load_recipe
+from kintsugi.training.recipe import RECIPES, Recipe, load_recipe
 from kintsugi.training.stages import STAGES, stage_class
 
 RUN = Run(steps=120, seconds=600, metrics={"low_quality": 25.5, "restored": 27.25}, crops=8, processes=2, device=torch.device("cpu"))
@@ -77,8 +78,14 @@ def test_what_begins_with_a_file_of_ours_has_its_licence(tmp_path: Path, line: s
     assert licence(standing_on(str(tmp_path / "mini-flux.safetensors"), "fluxir")) == expected
 
 
-def test_what_begins_from_nothing_is_ours() -> None:
-    assert licence(load_recipe("mini-vae")).startswith("Apache-2.0; no published weights")
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("mini-*.yaml")))
+def test_what_begins_from_nothing_or_from_what_ships_is_ours(recipe: str) -> None:
+    assert licence(load_recipe(recipe)) == "Apache-2.0; no published weights went in"
+
+
+def test_cards_of_what_ships_name_nobody_elses_weights() -> None:
+    told = {line for card in FOLDER.glob("mini-*.md") for line in card.read_text().splitlines() if line.startswith("- Licence: ")}
+    assert told == {"- Licence: Apache-2.0; no published weights went in."}
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
